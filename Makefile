@@ -1,0 +1,51 @@
+# Two commands for newcomers: `make serve` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+# Optional parts to serve with: `make serve EXTRAS=torch` adds the PyTorch engine (CPU and CUDA).
+EXTRAS ?=
+# Flags for the service, as in `make serve FLAGS="--port 9000"`.
+FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint format train lock clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+serve: $(VENV)/.installed-$(or $(EXTRAS),base) ## set up and start the service on http://127.0.0.1:8000
+	@exec $(BIN)/python -m app $(FLAGS)
+
+test: $(VENV)/.installed-dev ## set up and run the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy app model
+
+format: $(VENV)/.installed-dev ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+train: $(VENV)/.installed-train ## train the shipped model anew: FLAGS="--data FOLDER"
+	@exec $(BIN)/python -m model.train $(FLAGS)
+
+lock: $(VENV)/.installed-dev ## resolve requirements.lock anew from pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+		--no-annotate --custom-compile-command 'make lock' --upgrade --quiet \
+		--output-file requirements.lock
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# One stamp per set of extras; the lock and the project's metadata make it stale.
+$(VENV)/.installed-%: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+		sys.exit(None if (3, 11) <= v <= (3, 13) else \
+		"Python 3.11 to 3.13 is needed, this is %d.%d: try make PYTHON=python3.11" % v)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint requirements.lock --editable '.$(patsubst %,[%],$(filter-out base,$*))'
+	@touch $@

@@ -1,0 +1,230 @@
+"""A checkpoint is a folder: model.safetensors, model.onnx made from it, card.json and plots.
+
+A folder is written whole or not at all, and read only if every digest in its card holds. Reading
+needs neither torch nor the network.
+"""
+
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from model.config import PerceiverConfig, Preprocessing, TrainConfig, explain
+
+CARD_FILE = "card.json"
+WEIGHTS_FILE = "model.safetensors"
+ONNX_FILE = "model.onnx"
+
+
+class CheckpointError(Exception):
+    """The folder holds no usable checkpoint; the message says why."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClassFigures(_Part):
+    """Figures of one class."""
+
+    label: str
+    n: int = Field(ge=0, description="images of this class")
+    recall: float = Field(ge=0, le=1, description="of this class' images, the share read as it")
+    precision: float = Field(ge=0, le=1, description="of the images read as it, the share right")
+
+
+class Evaluation(_Part):
+    """Figures of a model on one part of a data set."""
+
+    n: int = Field(ge=1, description="images")
+    errors: int = Field(ge=0, description="images misread")
+    accuracy: float = Field(ge=0, le=1)
+    nll: float = Field(ge=0, description="mean negative log-likelihood in nats, calibrated")
+    ece: float = Field(ge=0, le=1, description="expected calibration error, 15 equal-width bins")
+    per_class: tuple[ClassFigures, ...]
+
+
+class DatasetInfo(_Part):
+    """What the model was trained, chosen and tested on."""
+
+    name: str
+    sha256: str = Field(description="digest of the data set's files")
+    train: int = Field(ge=1, description="training images")
+    validation: int = Field(ge=1, description="held-out training images that chose")
+    test: int = Field(ge=0, description="test images, scored once at the end")
+
+
+class TrainingRecord(_Part):
+    """How the weights came about."""
+
+    recipe: TrainConfig
+    chosen_epoch: int = Field(ge=1, description="whose averaged weights validation picked")
+    seconds: float = Field(ge=0, description="time spent in epochs")
+    environment: dict[str, str] = Field(description="hardware and library versions")
+
+
+class Card(_Part):
+    """card.json: everything about a checkpoint but its weights."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    version: str = Field(pattern=r"^\d+\.\d+\.\d+$", description="semantic version")
+    created: str = Field(description="ISO 8601, UTC")
+    parameters: int = Field(ge=1, description="learned numbers in the model")
+    model: PerceiverConfig
+    labels: tuple[str, ...] = Field(min_length=1, description="class names in output order")
+    preprocessing: Preprocessing
+    temperature: float = Field(gt=0, description="logits are divided by it before softmax")
+    metrics: dict[str, Evaluation] = Field(description="by part: validation, test")
+    dataset: DatasetInfo
+    training: TrainingRecord
+    files: dict[str, str] = Field({}, description="SHA-256 of each other file of the folder")
+
+    @model_validator(mode="after")
+    def _labels_match_model(self) -> "Card":
+        if len(self.labels) != self.model.num_features:
+            raise ValueError(
+                f"{len(self.labels)} labels for a model of {self.model.num_features} classes"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint read into memory, its digests checked."""
+
+    folder: Path
+    card: Card
+    weights: bytes  # model.safetensors
+    onnx: bytes  # model.onnx
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Reads a checkpoint folder, whole.
+
+    Raises:
+        CheckpointError: the folder or a file is missing, the card is invalid, or a file's SHA-256
+            is not the card's.
+    """
+    while True:
+        raw_card = _read(folder, CARD_FILE)
+        try:
+            card = Card.model_validate_json(raw_card)
+        except ValidationError as error:
+            raise CheckpointError(
+                f"{folder / CARD_FILE} is not a valid card: {explain(error)}"
+            ) from None
+        try:
+            weights, onnx = (
+                _read_verified(folder, name, card) for name in (WEIGHTS_FILE, ONNX_FILE)
+            )
+        except CheckpointError:
+            if _read(folder, CARD_FILE) == raw_card:
+                raise
+            continue  # the folder was replaced between two reads: read the new one
+        return Checkpoint(folder, card, weights, onnx)
+
+
+def write_checkpoint(folder: Path, card: Card, files: Mapping[str, bytes]) -> Card:
+    """Writes a checkpoint folder, replacing one that is there in a single step.
+
+    Args:
+        folder: a reader sees what was there before, or all that is written now.
+        card: its `files` are filled in here.
+        files: relative path -> content; `model.safetensors` and `model.onnx` among them.
+
+    Returns: the card as written.
+    """
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    card = card.model_copy(update={"files": digests})
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        fresh.chmod(0o755)
+        text = json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+        for name, content in {**files, CARD_FILE: text.encode()}.items():
+            path = fresh / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _put_in_place(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)  # the former folder, or what failed to be written
+    return card
+
+
+def load_perceiver(checkpoint: Checkpoint) -> Any:
+    """The checkpoint's `Perceiver`, in evaluation mode on the CPU (imports torch).
+
+    Raises:
+        CheckpointError: the weights do not fit the card's model config.
+    """
+    import safetensors.torch
+
+    from model.perceiver import Perceiver
+
+    model = Perceiver(**checkpoint.card.model.arguments())
+    try:
+        model.load_state_dict(safetensors.torch.load(checkpoint.weights))
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.folder / WEIGHTS_FILE}: {error}") from None
+    return model.eval()
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except FileNotFoundError:
+        if not folder.is_dir():
+            raise CheckpointError(f"there is no checkpoint folder {folder}") from None
+        raise CheckpointError(f"the checkpoint folder {folder} lacks {name}") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {folder / name}: {error.strerror}") from None
+
+
+def _read_verified(folder: Path, name: str, card: Card) -> bytes:
+    content = _read(folder, name)
+    if name not in card.files:
+        raise CheckpointError(f"the card of {folder} holds no SHA-256 for {name}")
+    if hashlib.sha256(content).hexdigest() != card.files[name]:
+        raise CheckpointError(
+            f"{folder / name} is damaged or was changed: its SHA-256 is not the card's"
+        )
+    return content
+
+
+def _put_in_place(fresh: Path, folder: Path) -> None:
+    """Gives `fresh` the name `folder`; what bore it before bears `fresh`'s."""
+    if not folder.exists():
+        fresh.rename(folder)
+        return
+    if _exchange(fresh, folder):
+        return
+    # Without an exchange in one step (not Linux, or a file system that lacks it): two renames.
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    folder.rename(aside)
+    fresh.rename(folder)
+    aside.rename(fresh)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swaps two names in one atomic step by renameat2(2); false where the system can't."""
+    at_current_folder, rename_exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    if renameat2 is None:
+        return False
+    names = os.fsencode(first), os.fsencode(second)
+    status: int = renameat2(
+        at_current_folder, names[0], at_current_folder, names[1], rename_exchange
+    )
+    return status == 0

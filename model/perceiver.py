@@ -1,0 +1,319 @@
+"""The Perceiver: latents that read a byte array by cross-attention.
+
+Jaegle et al., "Perceiver: General Perception with Iterative Attention", ICML 2021.
+
+Shapes in the comments: B batch, C channels, N positions of the byte array, F features of a token,
+L latents, D latent width, H heads, E = D / H width of a head.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# The first cross-attention maps. With plain initialisation they start almost uniform over the byte
+# array, every latent reads the same mean pixel, and training loses epochs to get out of it. So each
+# head of each latent starts with a narrow gaze at a place of its own.
+GAZE_SHARPNESS = 3.0  # of the gaze's logits; about 20 of MNIST's 784 pixels carry its weight
+GAZE_SPREAD = 0.75  # share of each axis that the gazes' centres are drawn from
+
+
+def position_grid(input_shape: tuple[int, ...]) -> Tensor:
+    """Coordinates of every position, each axis from -1 to 1: (N, axes), row-major."""
+    axes = [torch.linspace(-1.0, 1.0, length) for length in input_shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
+
+
+def band_frequencies(length: int, bands: int) -> Tensor:
+    """(bands,) evenly from 1 to the axis' Nyquist frequency, half its length (section 3.2)."""
+    return torch.linspace(1.0, max(1.0, length / 2), bands)
+
+
+def fourier_position_features(
+    coordinates: Tensor, input_shape: tuple[int, ...], bands: int
+) -> Tensor:
+    """Per axis: the coordinate, the sines and the cosines of its Fourier bands (section 3.2).
+
+    Coordinates (M, axes) in [-1, 1] -> (M, axes * (2 * bands + 1)).
+    """
+    features = []
+    for axis, length in enumerate(input_shape):
+        coordinate = coordinates[:, axis : axis + 1]  # (M, 1)
+        angles = math.pi * coordinate * band_frequencies(length, bands)  # (M, bands)
+        features += [coordinate, angles.sin(), angles.cos()]
+    return torch.cat(features, dim=1)
+
+
+class CrossAttention(nn.Module):
+    """Latents attend to tokens, without projecting any token to a key or a value.
+
+    A token is narrow (F = 19 for MNIST), so the key matrix is folded into the queries and the
+    value matrix is applied to the weighted sum of raw tokens: `(q W_k) t = q (W_k t)` and
+    `W_v (sum a t) = sum a (W_v t)`. Same function, less work by N / L. Keys need no bias (softmax
+    ignores what is constant over positions), values none (the output bias does its work).
+    """
+
+    def __init__(self, latent_dim: int, token_dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.norm = nn.LayerNorm(latent_dim)
+        self.query = nn.Linear(latent_dim, latent_dim)
+        self.key = nn.Linear(token_dim, latent_dim, bias=False)
+        self.value = nn.Linear(token_dim, latent_dim, bias=False)
+        self.out = nn.Linear(latent_dim, latent_dim)
+
+    @torch.no_grad()
+    def aim(self, latents: Tensor, targets: Tensor) -> None:
+        """Sets keys and queries so that `latents` (L, D) start with folded queries near `targets`.
+
+        targets: (H, L, F). Near, because a head's E dimensions can't span more than E features.
+        """
+        head_dim = self.key.weight.shape[0] // self.heads
+        nn.init.normal_(self.key.weight, std=head_dim**-0.5)
+        keys = self.key.weight.unflatten(0, (self.heads, -1))  # (H, E, F)
+        queries = targets @ keys.transpose(1, 2) * math.sqrt(head_dim)  # (H, L, E)
+        nn.init.zeros_(self.query.bias)
+        solution = torch.linalg.pinv(self.norm(latents)) @ queries.transpose(0, 1).flatten(1)
+        self.query.weight.copy_(solution.T)  # (D, D), heads in rows
+
+    def attention(self, latents: Tensor, tokens: Tensor) -> Tensor:
+        """Where each latent looks: (B or 1, L, D), (B, N, F) -> (B, H, L, N), rows sum to 1."""
+        queries = self.query(self.norm(latents)).unflatten(-1, (self.heads, -1))  # (B, L, H, E)
+        keys = self.key.weight.unflatten(0, (self.heads, -1))  # (H, E, F)
+        folded = queries.transpose(1, 2) @ keys / math.sqrt(keys.shape[1])  # (B, H, L, F)
+        # One product for all heads: they share the tokens as keys.
+        logits = folded.flatten(1, 2) @ tokens.transpose(1, 2)  # (B, H * L, N)
+        attention: Tensor = logits.softmax(dim=-1).unflatten(1, (self.heads, -1))
+        return attention
+
+    def read(self, attention: Tensor, tokens: Tensor) -> Tensor:
+        """Attention (B, H, L, N) and tokens (B, N, F) -> update of the latents (B, L, D)."""
+        attention = F.dropout(attention, self.dropout, self.training)
+        summed = (attention.flatten(1, 2) @ tokens).unflatten(1, (self.heads, -1))  # (B, H, L, F)
+        values = self.value.weight.unflatten(0, (self.heads, -1))  # (H, E, F)
+        heads = summed @ values.transpose(1, 2)  # (B, H, L, E)
+        update: Tensor = self.out(heads.transpose(1, 2).flatten(2))
+        return update
+
+
+class SelfAttention(nn.Module):
+    """Latents attend to each other."""
+
+    def __init__(self, latent_dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.norm = nn.LayerNorm(latent_dim)
+        self.query_key_value = nn.Linear(latent_dim, 3 * latent_dim)
+        self.out = nn.Linear(latent_dim, latent_dim)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """(B, L, D) -> update (B, L, D)."""
+        qkv = self.query_key_value(self.norm(latents)).unflatten(-1, (3, self.heads, -1))
+        queries, keys, values = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, L, E)
+        # Few latents: written out, it compiles to fewer and faster kernels than a fused attention.
+        attention = (queries @ keys.transpose(2, 3) / math.sqrt(keys.shape[3])).softmax(dim=-1)
+        heads = F.dropout(attention, self.dropout, self.training) @ values
+        update: Tensor = self.out(heads.transpose(1, 2).flatten(2))
+        return update
+
+
+class MLP(nn.Sequential):
+    """Pre-norm two-layer perceptron on each latent."""
+
+    def __init__(self, latent_dim: int, ratio: int) -> None:
+        super().__init__(
+            nn.LayerNorm(latent_dim),
+            nn.Linear(latent_dim, ratio * latent_dim),
+            nn.GELU(),
+            nn.Linear(ratio * latent_dim, latent_dim),
+        )
+
+
+class SelfLayer(nn.Module):
+    """One latent self-attention with its MLP."""
+
+    def __init__(self, latent_dim: int, heads: int, dropout: float, mlp_ratio: int) -> None:
+        super().__init__()
+        self.attention = SelfAttention(latent_dim, heads, dropout)
+        self.mlp = MLP(latent_dim, mlp_ratio)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        latents = latents + self.attention(latents)
+        updated: Tensor = latents + self.mlp(latents)
+        return updated
+
+
+class Block(nn.Module):
+    """One cross-attention with its MLP, then the latent self-attention layers."""
+
+    def __init__(self, cross: CrossAttention, cross_mlp: MLP, layers: list[SelfLayer]) -> None:
+        super().__init__()
+        self.cross = cross
+        self.cross_mlp = cross_mlp
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, latents: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (B or 1, L, D), tokens (B, N, F) -> latents (B, L, D), attention (B, H, L, N)."""
+        attention = self.cross.attention(latents, tokens)
+        latents = latents + self.cross.read(attention, tokens)
+        latents = latents + self.cross_mlp(latents)
+        for layer in self.layers:
+            latents = layer(latents)
+        return latents, attention
+
+
+class Perceiver(nn.Module):
+    """Classifier for arrays of any number of axes.
+
+    Args:
+        depth: blocks, each a cross-attention and `self_per_cross_atn` self-attention layers.
+        num_channels: C, channels at each position of the input.
+        input_shape: lengths of the input's axes, such as (28, 28), (16000,) or (8, 32, 32).
+        fourier_bands: sine and cosine pairs per axis in the position features.
+        num_latents: L.
+        latent_dim: D.
+        latent_heads: heads of each self-attention; divides `latent_dim`.
+        attn_dropout: probability of dropping an attention weight in training, in [0, 1).
+        num_features: classes, the width of the output.
+        self_per_cross_atn: self-attention layers in a block.
+        cross_heads: heads of each cross-attention; divides `latent_dim`.
+        share_weights: blocks 2 to `depth` are one block applied again and again, as in the paper.
+        mlp_ratio: hidden width of each MLP in multiples of `latent_dim`.
+
+    Raises:
+        ValueError: an argument is impossible; the message names it.
+    """
+
+    position_features: Tensor
+
+    def __init__(
+        self,
+        depth: int = 6,
+        num_channels: int = 1,
+        input_shape: tuple[int, ...] = (28, 28),
+        fourier_bands: int = 4,
+        num_latents: int = 16,
+        latent_dim: int = 64,
+        latent_heads: int = 8,
+        attn_dropout: float = 0.0,
+        num_features: int = 10,
+        self_per_cross_atn: int = 4,
+        *,
+        cross_heads: int = 4,
+        share_weights: bool = False,
+        mlp_ratio: int = 4,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("depth", depth, 1),
+            ("num_channels", num_channels, 1),
+            ("fourier_bands", fourier_bands, 1),
+            ("num_latents", num_latents, 1),
+            ("latent_dim", latent_dim, 1),
+            ("latent_heads", latent_heads, 1),
+            ("num_features", num_features, 1),
+            ("self_per_cross_atn", self_per_cross_atn, 0),
+            ("cross_heads", cross_heads, 1),
+            ("mlp_ratio", mlp_ratio, 1),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
+        for name, heads in (("latent_heads", latent_heads), ("cross_heads", cross_heads)):
+            if latent_dim % heads:
+                raise ValueError(f"{name} ({heads}) must divide latent_dim ({latent_dim})")
+        if not input_shape or min(input_shape) < 1:
+            raise ValueError(f"input_shape must hold positive axis lengths, not {input_shape}")
+        if not 0.0 <= attn_dropout < 1.0:
+            raise ValueError(f"attn_dropout must be in [0, 1), not {attn_dropout}")
+
+        self.depth = depth
+        self.num_channels = num_channels
+        self.input_shape = tuple(input_shape)
+        grid = position_grid(self.input_shape)
+        positions = fourier_position_features(grid, self.input_shape, fourier_bands)
+        self.register_buffer("position_features", positions, persistent=False)
+        token_dim = num_channels + positions.shape[1]
+
+        # Unit variance, so that LayerNorm changes little and the latents differ from the start.
+        self.latents = nn.Parameter(torch.randn(num_latents, latent_dim))
+        blocks = [
+            Block(
+                CrossAttention(latent_dim, token_dim, cross_heads, attn_dropout),
+                MLP(latent_dim, mlp_ratio),
+                [
+                    SelfLayer(latent_dim, latent_heads, attn_dropout, mlp_ratio)
+                    for _ in range(self_per_cross_atn)
+                ],
+            )
+            for _ in range(min(depth, 2) if share_weights else depth)
+        ]
+        self.head = nn.Sequential(nn.LayerNorm(latent_dim), nn.Linear(latent_dim, num_features))
+        for block in blocks:
+            block.cross.aim(self.latents, self._gazes(cross_heads, fourier_bands))
+        self.blocks = nn.ModuleList(blocks)
+
+    def _gazes(self, heads: int, bands: int) -> Tensor:
+        """Random folded queries (H, L, F), each the position features of one place.
+
+        A dot product of two places' features falls off with their distance; the low bands weigh
+        more, so that it falls off steadily. The channels' weights are random.
+        """
+        axes, latents = len(self.input_shape), len(self.latents)
+        centres = (torch.rand(heads * latents, axes) * 2 - 1) * GAZE_SPREAD
+        features = fourier_position_features(centres, self.input_shape, bands)
+        envelope = []
+        for length in self.input_shape:
+            frequencies = band_frequencies(length, bands)
+            fall = torch.exp(-2 * frequencies / frequencies[-1])
+            envelope += [torch.zeros(1), fall, fall]
+        gazes = GAZE_SHARPNESS * features * torch.cat(envelope)
+        channels = torch.randn(heads * latents, self.num_channels)
+        gazes = torch.cat([channels, gazes], dim=1)
+        return gazes.view(heads, latents, -1)
+
+    def _applied_blocks(self) -> Iterator[nn.Module]:
+        last = len(self.blocks) - 1
+        return (self.blocks[min(index, last)] for index in range(self.depth))
+
+    def tokens(self, inputs: Tensor) -> Tensor:
+        """The byte array: (B, C, *input_shape) -> (B, N, F), channels before position features."""
+        if inputs.shape[1:] != (self.num_channels, *self.input_shape):
+            expected = ", ".join(map(str, ("B", self.num_channels, *self.input_shape)))
+            raise ValueError(f"inputs must have shape ({expected}), not {tuple(inputs.shape)}")
+        channels = inputs.flatten(2).transpose(1, 2)  # (B, N, C)
+        positions = self.position_features.to(inputs.dtype).expand(inputs.shape[0], -1, -1)
+        return torch.cat([channels, positions], dim=2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, C, *input_shape) -> logits (B, num_features).
+
+        Raises:
+            ValueError: `inputs` has another shape.
+        """
+        return self._run(inputs, None)
+
+    def forward_with_attention(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits of `forward`, and where each block's latents looked.
+
+        Returns: logits (B, num_features); cross-attention weights
+        (B, depth, H, L, *input_shape), which sum to 1 over the positions.
+        """
+        maps: list[Tensor] = []
+        logits = self._run(inputs, maps)
+        return logits, torch.stack(maps, dim=1).unflatten(-1, self.input_shape)
+
+    def _run(self, inputs: Tensor, maps: list[Tensor] | None) -> Tensor:
+        tokens = self.tokens(inputs)
+        # Not expanded to the batch: all that comes before the first read is the same for every
+        # input, computed once here and folded to constants in an export.
+        latents = self.latents[None]  # (1, L, D)
+        for block in self._applied_blocks():
+            latents, attention = block(latents, tokens)
+            if maps is not None:
+                maps.append(attention)
+        logits: Tensor = self.head(latents.mean(dim=1))
+        return logits

@@ -1,0 +1,93 @@
+"""Figures against small cases worked by hand, and the command against a wrong claim."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from model.checkpoint import read_checkpoint
+from model.evaluate import (
+    broken_claims,
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+    score,
+)
+
+SHIPPED = Path(__file__).parent.parent / "weights/perceiver-mnist"
+
+
+def test_nll_is_the_mean_log_probability_of_the_truth():
+    logits = np.log(np.array([[0.7, 0.2, 0.1], [0.25, 0.25, 0.5]], dtype=np.float32))
+    expected = -(np.log(0.7) + np.log(0.25)) / 2
+    assert negative_log_likelihood(logits, np.array([0, 1])) == pytest.approx(expected, rel=1e-6)
+
+
+def test_calibration_error_of_a_case_worked_by_hand():
+    # Bin of 0.9: one of two right, gap 0.4. Bin of 0.3: one right, gap 0.7. Weights 2/3, 1/3.
+    error = expected_calibration_error(np.array([0.9, 0.9, 0.3]), np.array([True, False, True]))
+    assert error == pytest.approx(0.4 * 2 / 3 + 0.7 / 3)
+    assert expected_calibration_error(np.array([1.0, 1.0]), np.array([True, True])) == 0
+
+
+def test_score_counts_by_class():
+    logits = np.eye(3, dtype=np.float32)[[0, 0, 1, 2]] * 5
+    figures = score(logits, np.array([0, 1, 1, 2]), ["a", "b", "c"], 1.0)
+    assert (figures.n, figures.errors, figures.accuracy) == (4, 1, 0.75)
+    assert [(f.label, f.n) for f in figures.per_class] == [("a", 1), ("b", 2), ("c", 1)]
+    assert [f.recall for f in figures.per_class] == [1, 0.5, 1]
+    assert [f.precision for f in figures.per_class] == [0.5, 1, 1]
+
+
+@pytest.mark.parametrize("truth", [0.4, 1.0, 3.0])
+def test_temperature_that_made_the_labels_is_found(truth: float):
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(20_000, 10)).astype(np.float32) * 3
+    probabilities = softmax(logits / truth, axis=1)
+    labels = (probabilities.cumsum(1) > random.random((20_000, 1))).argmax(1)
+    assert fit_temperature(logits, labels) == pytest.approx(truth, rel=0.05)
+
+
+def test_claims_are_compared():
+    claimed = read_checkpoint(SHIPPED).card.metrics["test"]
+    assert broken_claims(claimed, claimed) == []
+    worse = claimed.model_copy(update={"accuracy": claimed.accuracy - 0.001})
+    (sentence,) = broken_claims(worse, claimed)
+    assert "accuracy" in sentence
+    assert len(broken_claims(claimed.model_copy(update={"n": 7}), claimed)) == 1
+
+
+def evaluate(*flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "model.evaluate", *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_shipped_card_tells_the_truth(mnist_folder: Path, tmp_path: Path):
+    stored = tmp_path / "figures.json"
+    result = evaluate(str(SHIPPED), "--data", str(mnist_folder), "--out", str(stored))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert json.loads(stored.read_text())["accuracy"] >= 0.99
+
+
+def test_false_claim_is_found_out(mnist_folder: Path, tmp_path: Path):
+    folder = tmp_path / "boaster"
+    shutil.copytree(SHIPPED, folder)
+    card = json.loads((folder / "card.json").read_text())
+    card["metrics"]["test"]["accuracy"] = 0.9999
+    (folder / "card.json").write_text(json.dumps(card))
+    flags = ("--data", str(mnist_folder), "--out", str(tmp_path / "figures.json"))
+    result = evaluate(str(folder), *flags)
+    assert result.returncode == 1
+    assert "claims accuracy 0.99990" in result.stdout
+
+
+def test_missing_checkpoint_is_a_sentence(tmp_path: Path):
+    result = evaluate(str(tmp_path / "none"))
+    assert result.returncode == 2
+    assert "no checkpoint folder" in result.stderr
+    assert "Traceback" not in result.stderr
