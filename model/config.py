@@ -37,11 +37,11 @@ class PerceiverConfig(_Config):
 class AugmentConfig(_Config):
     """Ranges of the random maps in `model.augment`."""
 
-    rotate_degrees: float = Field(12.0, ge=0, le=180, description="rotation, either way")
-    shear: float = Field(0.2, ge=0, le=1, description="horizontal shear, either way")
-    scale: float = Field(0.12, ge=0, lt=1, description="relative change of each axis' size")
-    shift: float = Field(0.12, ge=0, le=1, description="shift in half image sizes")
-    elastic_pixels: float = Field(0.8, ge=0, description="elastic warp's typical displacement")
+    rotate_degrees: float = Field(10.0, ge=0, le=180, description="rotation, either way")
+    shear: float = Field(0.15, ge=0, le=1, description="horizontal shear, either way")
+    scale: float = Field(0.1, ge=0, lt=1, description="relative change of each axis' size")
+    shift: float = Field(0.1, ge=0, le=1, description="shift in half image sizes")
+    elastic_pixels: float = Field(0.7, ge=0, description="elastic warp's typical displacement")
     elastic_knots: int = Field(6, ge=2, description="random displacements along each axis")
 
 
@@ -50,7 +50,7 @@ class TrainConfig(_Config):
 
     epochs: int = Field(40, ge=1, description="passes over the training images")
     batch_size: int = Field(128, ge=1, description="images per step, over all processes")
-    learning_rate: float = Field(3e-3, gt=0, description="AdamW's peak learning rate")
+    learning_rate: float = Field(1.5e-3, gt=0, description="AdamW's peak learning rate")
     weight_decay: float = Field(0.05, ge=0, description="AdamW's decay of weight matrices")
     warmup_steps: int = Field(300, ge=0, description="steps of linear warm-up before the cosine")
     label_smoothing: float = Field(0.05, ge=0, lt=1, description="mass spread over all classes")

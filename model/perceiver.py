@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 # The first cross-attention maps. With plain initialisation they start almost uniform over the byte
 # array, every latent reads the same mean pixel, and training loses epochs to get out of it. So each
-# head of each latent starts with a narrow gaze at a place of its own.
-GAZE_SHARPNESS = 3.0  # of the gaze's logits; about 20 of MNIST's 784 pixels carry its weight
-GAZE_SPREAD = 0.75  # share of each axis that the gazes' centres are drawn from
+# head of each latent starts with a gaze of its own: a Gaussian window at a random place, narrow for
+# the first head, wide for the last. Narrower ones than these see single pixels and learn slowly.
+GAZE_WIDTHS = (0.1, 0.2)  # standard deviations; an axis runs over [-1, 1]
+GAZE_SPREAD = 0.75  # the centres lie in [-GAZE_SPREAD, GAZE_SPREAD] of each axis
+GAZE_DEPTH = 16.0  # how far a window's logits fall at most
 
 
 def position_grid(input_shape: tuple[int, ...]) -> Tensor:
@@ -46,6 +48,20 @@ def fourier_position_features(
     return torch.cat(features, dim=1)
 
 
+def _window(length: int, bands: int, width: float) -> Tensor:
+    """Weights of one axis' position features that draw a Gaussian window: (2 * bands + 1,).
+
+    The least-squares fit of a sum of the bands' cosines to the window's logarithm, cut off at
+    -GAZE_DEPTH; what the bands can't draw, a constant included, softmax or training makes good.
+    """
+    distance = torch.linspace(-1 - GAZE_SPREAD, 1 + GAZE_SPREAD, 8 * length + 1)
+    logarithm = -(distance**2 / (2 * width**2)).clamp(max=GAZE_DEPTH)
+    cosines = torch.cos(math.pi * distance[:, None] * band_frequencies(length, bands))
+    basis = torch.cat([torch.ones(len(distance), 1), cosines], dim=1)
+    weights = torch.linalg.lstsq(basis, logarithm[:, None]).solution[1:, 0]
+    return torch.cat([torch.zeros(1), weights, weights])
+
+
 class CrossAttention(nn.Module):
     """Latents attend to tokens, without projecting any token to a key or a value.
 
@@ -67,14 +83,16 @@ class CrossAttention(nn.Module):
 
     @torch.no_grad()
     def aim(self, latents: Tensor, targets: Tensor) -> None:
-        """Sets keys and queries so that `latents` (L, D) start with folded queries near `targets`.
+        """Sets keys and queries so that `latents` (L, D) start with folded queries `targets`.
 
-        targets: (H, L, F). Near, because a head's E dimensions can't span more than E features.
+        targets: (H, L, F); met up to the rank that a head's E dimensions allow.
         """
         head_dim = self.key.weight.shape[0] // self.heads
-        nn.init.normal_(self.key.weight, std=head_dim**-0.5)
-        keys = self.key.weight.unflatten(0, (self.heads, -1))  # (H, E, F)
-        queries = targets @ keys.transpose(1, 2) * math.sqrt(head_dim)  # (H, L, E)
+        keys = self.key.weight.unflatten(0, (self.heads, -1))  # (H, E, F), a view
+        basis = torch.linalg.svd(targets, full_matrices=False).Vh[:, :head_dim]  # (H, R, F)
+        keys[:, : basis.shape[1]] = basis
+        queries = torch.zeros(self.heads, len(latents), head_dim)  # (H, L, E)
+        queries[..., : basis.shape[1]] = targets @ basis.transpose(1, 2) * math.sqrt(head_dim)
         nn.init.zeros_(self.query.bias)
         solution = torch.linalg.pinv(self.norm(latents)) @ queries.transpose(0, 1).flatten(1)
         self.query.weight.copy_(solution.T)  # (D, D), heads in rows
@@ -257,23 +275,22 @@ class Perceiver(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def _gazes(self, heads: int, bands: int) -> Tensor:
-        """Random folded queries (H, L, F), each the position features of one place.
+        """Random folded queries (H, L, F): position windows, with random weights of the channels.
 
-        A dot product of two places' features falls off with their distance; the low bands weigh
-        more, so that it falls off steadily. The channels' weights are random.
+        The features of two places, each pair of a band's sine and cosine weighted alike, have a
+        sum of cosines of their distance as dot product: weighted so that it draws a window.
         """
         axes, latents = len(self.input_shape), len(self.latents)
-        centres = (torch.rand(heads * latents, axes) * 2 - 1) * GAZE_SPREAD
-        features = fourier_position_features(centres, self.input_shape, bands)
-        envelope = []
-        for length in self.input_shape:
-            frequencies = band_frequencies(length, bands)
-            fall = torch.exp(-2 * frequencies / frequencies[-1])
-            envelope += [torch.zeros(1), fall, fall]
-        gazes = GAZE_SHARPNESS * features * torch.cat(envelope)
-        channels = torch.randn(heads * latents, self.num_channels)
-        gazes = torch.cat([channels, gazes], dim=1)
-        return gazes.view(heads, latents, -1)
+        gazes = []
+        for head in range(heads):
+            share = head / max(1, heads - 1)
+            width = GAZE_WIDTHS[0] * (GAZE_WIDTHS[1] / GAZE_WIDTHS[0]) ** share
+            centres = (torch.rand(latents, axes) * 2 - 1) * GAZE_SPREAD
+            features = fourier_position_features(centres, self.input_shape, bands)
+            weights = [_window(length, bands, width) for length in self.input_shape]
+            channels = torch.randn(latents, self.num_channels)
+            gazes.append(torch.cat([channels, features * torch.cat(weights)], dim=1))
+        return torch.stack(gazes)
 
     def _applied_blocks(self) -> Iterator[nn.Module]:
         last = len(self.blocks) - 1

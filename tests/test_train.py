@@ -1,7 +1,6 @@
 """Training: resumed runs, several processes, and the command line, on small real runs."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,8 @@ import torch
 from model.checkpoint import read_checkpoint
 from model.config import PerceiverConfig, TrainConfig
 from model.datasets import MNIST_SHA256, LabelledImages, split
-from model.train import STATE_FILE, Runtime, Trainer, TrainError, parse_options
+from model.train import STATE_FILE, parse_options
+from model.trainer import Runtime, Trainer, TrainError
 from tests.digits import load_digits
 
 SMALL_MODEL = PerceiverConfig(

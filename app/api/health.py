@@ -1,0 +1,52 @@
+"""GET /health, /health/live, /health/ready."""
+
+from fastapi import APIRouter, Request
+
+from app.api.documentation import HEADERS, REQUEST_ID_PARAMETER, errors
+from app.lifecycle import Service
+from app.problems import ENGINE_STUCK, NOT_READY, RequestError
+from app.schemas import HealthAnswer
+
+router = APIRouter(
+    tags=["health"],
+    responses={200: {"description": "All is well", "headers": HEADERS}},
+)
+_PARAMETERS = {"parameters": [REQUEST_ID_PARAMETER]}
+_STUCK = "one computation has been running for too long"
+_NOT_READY = "the service is shutting down"
+
+
+@router.get(
+    "/health/live",
+    summary="Is the process alive?",
+    responses=errors("/health/live", {ENGINE_STUCK: _STUCK}),
+    openapi_extra=_PARAMETERS,
+)
+async def live(request: Request) -> HealthAnswer:
+    """503 asks for a restart: the engine hangs in a computation."""
+    service = Service.of(request)
+    if service.started and service.predictor.stuck():
+        raise RequestError(ENGINE_STUCK, _STUCK)
+    return HealthAnswer()
+
+
+@router.get(
+    "/health/ready",
+    summary="Can it answer now?",
+    responses=errors("/health/ready", {NOT_READY: _NOT_READY}),
+    openapi_extra=_PARAMETERS,
+)
+@router.get(
+    "/health",
+    summary="As /health/ready",
+    responses=errors("/health", {NOT_READY: _NOT_READY}),
+    openapi_extra=_PARAMETERS,
+)
+async def ready(request: Request) -> HealthAnswer:
+    """503 until the model is warm, while shutting down, and while the engine fails."""
+    service = Service.of(request)
+    if service.draining:
+        raise RequestError(NOT_READY, _NOT_READY)
+    if not await service.predictor.can_answer(service.deadline()):
+        raise RequestError(NOT_READY, "the engine does not compute")
+    return HealthAnswer()

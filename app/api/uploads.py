@@ -1,0 +1,202 @@
+"""Request bodies read within limits that hold while they stream."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fastapi import Request
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+
+from app.problems import (
+    CLIENT_GONE,
+    EMPTY_BODY,
+    MALFORMED_FORM,
+    TOO_MANY_BYTES,
+    TOO_MANY_FILES,
+    UNSUPPORTED_CONTENT_TYPE,
+    UPLOAD_STALLED,
+    WRONG_FIELD,
+    RequestError,
+)
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+FORM = "multipart/form-data"
+# Room in a form's body for boundaries and part headers.
+FORM_OVERHEAD = 64 * 1024
+
+
+@dataclass(frozen=True)
+class FormLimits:
+    """Bounds on a form.
+
+    Attributes:
+        field: name that each part must have.
+        files: parts, at most.
+        file_bytes: of one part, at most.
+        body_bytes: of the whole body, at most.
+        stall_s: seconds between two chunks, at most.
+    """
+
+    field: str
+    files: int
+    file_bytes: int
+    body_bytes: int
+    stall_s: float
+
+
+def content_type(request: Request) -> str:
+    """The content type's essence in lower case, empty where there is none.
+
+    Raises:
+        RequestError: the headers announce no body.
+    """
+    headers = request.headers
+    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+        raise RequestError(EMPTY_BODY, "the request has no body; send an image")
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def unsupported(found: str, expected: str) -> RequestError:
+    """The refusal of a content type."""
+    what = f"the content type is {found}" if found else "there is no content type"
+    return RequestError(UNSUPPORTED_CONTENT_TYPE, f"{what}; send {expected}")
+
+
+async def read_body(request: Request, max_bytes: int, stall_s: float) -> bytes:
+    """A whole body.
+
+    Raises:
+        RequestError: too large, stalled, empty, or its sender hung up.
+    """
+    body = bytearray()
+    async for chunk in _chunks(request, max_bytes, stall_s):
+        body += chunk
+    if not body:
+        raise RequestError(EMPTY_BODY, "the request has no body; send an image")
+    return bytes(body)
+
+
+async def read_form(request: Request, limits: FormLimits) -> list[bytes | RequestError]:
+    """The parts of a multipart form, at least one.
+
+    Returns: in the place of a part that is too large, the error that says so.
+
+    Raises:
+        RequestError: malformed, too large as a whole, stalled, with too many or other parts than
+            asked for, or its sender hung up.
+    """
+    _, options = parse_options_header(request.headers["content-type"])
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise RequestError(MALFORMED_FORM, "the content type names no boundary")
+    form = _Form(limits)
+    try:
+        parser = MultipartParser(boundary, form.callbacks())
+        async for chunk in _chunks(request, limits.body_bytes, limits.stall_s):
+            parser.write(chunk)
+    except FormParserError as error:
+        raise RequestError(MALFORMED_FORM, f"the form can't be parsed: {error}") from None
+    if not form.ended:
+        raise RequestError(MALFORMED_FORM, "the form ends before its closing boundary")
+    if not form.files:
+        raise RequestError(WRONG_FIELD, f"the form is empty; send the field {limits.field!r}")
+    return [bytes(file) if isinstance(file, bytearray) else file for file in form.files]
+
+
+async def hang_up(request: Request) -> None:
+    """Returns when the client of a request whose body is read has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _chunks(request: Request, max_bytes: int, stall_s: float) -> AsyncIterator[bytes]:
+    too_large = RequestError(TOO_MANY_BYTES, f"the body has more than {max_bytes:,} bytes")
+    if int(request.headers.get("content-length", 0)) > max_bytes:
+        raise too_large
+    total = 0
+    more = True
+    while more:
+        try:
+            async with asyncio.timeout(stall_s):
+                message = await request.receive()
+        except TimeoutError:
+            raise RequestError(UPLOAD_STALLED, f"nothing arrived for {stall_s:g} s") from None
+        if message["type"] == "http.disconnect":
+            raise RequestError(CLIENT_GONE, "the client hung up")
+        chunk: bytes = message.get("body", b"")
+        total += len(chunk)
+        if total > max_bytes:
+            raise too_large
+        yield chunk
+        more = message.get("more_body", False)
+
+
+class _Form:
+    """Collects the parts that a parser finds, and refuses those that don't belong."""
+
+    def __init__(self, limits: FormLimits) -> None:
+        self.files: list[bytearray | RequestError] = []
+        self.ended = False
+        self._limits = limits
+        self._header = bytearray()
+        self._value = bytearray()
+        self._name: bytes | None = None
+
+    def callbacks(self) -> "MultipartCallbacks":
+        return {
+            "on_part_begin": self._part_begin,
+            "on_header_begin": self._header_begin,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_finished,
+            "on_part_data": self._part_data,
+            "on_end": self._end,
+        }
+
+    def _part_begin(self) -> None:
+        self._name = None
+
+    def _header_begin(self) -> None:
+        self._header, self._value = bytearray(), bytearray()
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._name = parse_options_header(bytes(self._value))[1].get(b"name")
+
+    def _headers_finished(self) -> None:
+        wanted = self._limits.field
+        if self._name is None:
+            raise RequestError(MALFORMED_FORM, f"a part has no name; send the field {wanted!r}")
+        if self._name != wanted.encode():
+            name = self._name.decode(errors="replace")
+            raise RequestError(WRONG_FIELD, f"there is a field {name!r}; send only {wanted!r}")
+        if len(self.files) == self._limits.files:
+            raise RequestError(
+                TOO_MANY_FILES, f"more than {self._limits.files} file(s) in the field {wanted!r}"
+            )
+        self.files.append(bytearray())
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        file = self.files[-1]
+        if isinstance(file, RequestError):
+            return
+        if len(file) + end - start > self._limits.file_bytes:
+            detail = f"the file has more than {self._limits.file_bytes:,} bytes"
+            self.files[-1] = RequestError(TOO_MANY_BYTES, detail)
+        else:
+            file += memoryview(data)[start:end]
+
+    def _end(self) -> None:
+        self.ended = True

@@ -1,0 +1,101 @@
+"""Runtimes that compute a checkpoint's logits, one file each behind one Protocol.
+
+Only this folder knows which runtime computes; a runtime is imported when it is chosen.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.checkpoint import Checkpoint
+
+EngineName = Literal["onnxruntime", "torch"]
+
+
+class EngineError(Exception):
+    """The engine or device asked for can't be had, or can't compute; the message says why."""
+
+
+class Engine(Protocol):
+    """A model in memory, ready to compute. `logits` is called from one thread at a time."""
+
+    name: EngineName
+    device: str
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pixels (B, C, H, W) -> logits (B, classes)."""
+        ...
+
+
+def choose_engine(engine: str, device: str) -> tuple[EngineName, str]:
+    """Settles what `auto` means on this machine.
+
+    Args:
+        engine: auto, onnxruntime or torch.
+        device: auto, cpu, cuda or cuda:N.
+
+    Returns: the engine's name and its device: cpu or cuda:N.
+
+    Raises:
+        EngineError: the engine is not installed, or has no such device here.
+    """
+    if engine == "onnxruntime" and device.startswith("cuda"):
+        raise EngineError("the onnxruntime engine computes on the CPU; for CUDA use engine torch")
+    if device == "cpu" or (device == "auto" and engine == "onnxruntime"):
+        fallback: EngineName = "torch" if engine == "torch" else "onnxruntime"
+        return _installed(fallback), "cpu"
+    if device == "auto":
+        if _has_nvidia_driver() and importlib.util.find_spec("torch"):
+            import torch
+
+            if torch.cuda.is_available():
+                return "torch", "cuda:0"
+        return choose_engine(engine, "cpu")
+    return _installed("torch"), _cuda_device(device)
+
+
+def create_engine(checkpoint: Checkpoint, engine: str, device: str, threads: int) -> Engine:
+    """Loads a checkpoint into the chosen engine.
+
+    Args:
+        checkpoint: whose model computes.
+        engine: auto, onnxruntime or torch.
+        device: auto, cpu, cuda or cuda:N.
+        threads: that one computation on the CPU may use, at least 1.
+
+    Raises:
+        EngineError: see `choose_engine`; or the runtime can't load the model.
+        CheckpointError: the weights do not fit the card's model config.
+    """
+    name, device = choose_engine(engine, device)
+    if name == "torch":
+        from app.engines.torch_engine import TorchEngine
+
+        return TorchEngine(checkpoint, device, threads)
+    from app.engines.onnxruntime_engine import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(checkpoint, threads)
+
+
+def _installed(engine: EngineName) -> EngineName:
+    if importlib.util.find_spec(engine) is None:
+        raise EngineError(f"the engine {engine} is not installed")
+    return engine
+
+
+def _has_nvidia_driver() -> bool:
+    # Importing torch takes over a second, which a machine without a GPU should not pay.
+    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg"))
+
+
+def _cuda_device(device: str) -> str:
+    import torch
+
+    index = int(device.partition(":")[2] or 0)
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise EngineError(f"there is no device {device}: PyTorch finds {count} CUDA devices")
+    return f"cuda:{index}"

@@ -1,0 +1,31 @@
+"""PyTorch on the CPU or a CUDA device."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from app.engines import EngineError, EngineName
+from model.checkpoint import Checkpoint, load_perceiver
+from model.export import PixelClassifier
+
+
+class TorchEngine:
+    """Runs the checkpoint's model.safetensors."""
+
+    name: EngineName = "torch"
+
+    def __init__(self, checkpoint: Checkpoint, device: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.device = device
+        classifier = PixelClassifier(load_perceiver(checkpoint), checkpoint.card.preprocessing)
+        try:
+            self._classifier = classifier.eval().to(device)
+        except RuntimeError as error:
+            raise EngineError(f"PyTorch cannot use the device {device}: {error}") from error
+
+    @torch.inference_mode()
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pixels (B, C, H, W) -> logits (B, classes)."""
+        logits = self._classifier(torch.from_numpy(images).to(self.device))
+        result: NDArray[np.float32] = logits.float().cpu().numpy()
+        return result

@@ -1,0 +1,109 @@
+"""Bytes -> a decoded Pillow picture, within limits."""
+
+import io
+import warnings
+from importlib import import_module
+
+from PIL import Image, ImageOps
+
+from model.preprocess import WORKING_SIZE
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
+_SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+}
+# Registers them now: at the first type it lacks, Pillow would import all of its forty.
+for _plugin in ("Png", "Jpeg", "Gif", "Bmp", "WebP", "Tiff"):
+    import_module(f"PIL.{_plugin}ImagePlugin")
+
+# Pillow warns of large pictures, which are refused below, and of odd metadata, which is harmless.
+warnings.filterwarnings("ignore", module="PIL")
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+class ImageError(Exception):
+    """The bytes are no picture that can be read; the message tells the sender why."""
+
+
+class EmptyImageError(ImageError):
+    """There are no bytes."""
+
+
+class UnsupportedImageError(ImageError):
+    """The bytes are of no type that is read."""
+
+
+class TooManyPixelsError(ImageError):
+    """The header announces more pixels than may be."""
+
+
+class UnreadableImageError(ImageError):
+    """The type is known, but the content is truncated or broken."""
+
+
+def decode(content: bytes, max_pixels: int) -> Image.Image:
+    """Decodes the first frame of a picture and turns it upright, as its EXIF data asks.
+
+    A large JPEG is decoded at reduced size, no smaller than twice `WORKING_SIZE`.
+
+    Args:
+        content: a whole file of one of `FORMATS`; its own bytes tell which.
+        max_pixels: refused by its header, before decoding, where it has more.
+
+    Raises:
+        ImageError: one subclass per cause.
+    """
+    if not content:
+        raise EmptyImageError("the image is empty: it has no bytes")
+    name = _format(content)
+    if name is None:
+        raise UnsupportedImageError(f"the image is of none of the types read: {', '.join(FORMATS)}")
+    try:
+        picture = Image.open(io.BytesIO(content), formats=[name])
+        _check_size(picture, max_pixels)
+        if name == "JPEG":
+            shrink = max(picture.size) // (2 * WORKING_SIZE)
+            if shrink > 1:
+                picture.draft(None, (picture.width // shrink, picture.height // shrink))
+        picture.load()
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise TooManyPixelsError(f"the image has more than {max_pixels:,} pixels") from None
+    except Exception as error:
+        # Broken files make Pillow raise a dozen types, from struct.error to ZeroDivisionError.
+        raise UnreadableImageError(f"the {name} image is truncated or broken") from error
+    return _upright(picture)
+
+
+def _format(content: bytes) -> str | None:
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "WEBP"
+    return next((name for magic, name in _SIGNATURES.items() if content.startswith(magic)), None)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        ImageOps.exif_transpose(picture, in_place=True)
+    except Exception:  # broken metadata is no reason to refuse a good picture
+        picture = picture.copy()
+        picture.info = {k: v for k, v in picture.info.items() if k == "transparency"}
+    return picture
+
+
+def _check_size(picture: Image.Image, max_pixels: int) -> None:
+    width, height = picture.size
+    if not width or not height:
+        raise UnreadableImageError(f"the image has no pixels: its size is {width} x {height}")
+    if width * height > max_pixels:
+        raise TooManyPixelsError(
+            f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed"
+        )

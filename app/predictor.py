@@ -1,0 +1,195 @@
+"""Image bytes -> predictions: decode, preprocess, batch, compute. No HTTP in here."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.batcher import Batcher, DeadlineExceededError, QueueFullError
+from app.engines import Engine, EngineError, create_engine
+from app.images import ImageError, decode
+from app.settings import Settings
+from model.checkpoint import Card, read_checkpoint
+from model.preprocess import prepare
+
+# A computation this long is stuck: the largest batch takes a second or two on one slow core.
+STUCK_AFTER_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where an image's time went, in seconds."""
+
+    decode: float
+    preprocess: float
+    queue: float
+    infer: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model reads in one image."""
+
+    label: str  # of the most probable class
+    confidence: float  # its probability
+    probabilities: tuple[float, ...]  # in the order of the card's labels; they sum to 1
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    pixels: NDArray[np.uint8]  # (C, H, W)
+    decode_s: float
+    preprocess_s: float
+
+
+class Predictor:
+    """Owns the engine, the batcher before it and the threads that decode images.
+
+    Nothing it does blocks the event loop.
+    """
+
+    def __init__(self, card: Card, engine: Engine, settings: Settings) -> None:
+        self.card = card
+        self.engine = engine
+        self._max_pixels = settings.max_pixels
+        self._max_queue = settings.max_queue
+        self._undecoded = 0
+        self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decoder")
+        self._batcher = Batcher(
+            self._logits, max_batch=settings.max_batch, max_queue=settings.max_queue
+        )
+
+    async def predict(self, image: bytes, deadline: float) -> Prediction:
+        """Reads one image.
+
+        Args:
+            image: a whole image file.
+            deadline: on the event loop's clock.
+
+        Raises:
+            ImageError: the bytes can't be read as an image.
+            BatcherError: too many wait, the deadline passed, or `close` was called.
+            EngineError: the engine can't compute this image.
+        """
+        (outcome,) = await self.predict_many([image], deadline)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def predict_many(
+        self, images: Sequence[bytes], deadline: float
+    ) -> list[Prediction | ImageError | EngineError]:
+        """Reads several images; one that fails has its error in its place.
+
+        Raises:
+            BatcherError: too many wait, the deadline passed, or `close` was called.
+        """
+        prepared = await self._prepare_all(images, deadline)
+        good = [item for item in prepared if isinstance(item, _Prepared)]
+        outcomes = iter(await self._batcher.submit([item.pixels for item in good], deadline))
+        results: list[Prediction | ImageError | EngineError] = []
+        for item in prepared:
+            if isinstance(item, ImageError):
+                results.append(item)
+                continue
+            outcome = next(outcomes)
+            if isinstance(outcome.value, Exception):
+                error = EngineError("the engine failed to compute this image")
+                error.__cause__ = outcome.value
+                results.append(error)
+                continue
+            timing = Timing(item.decode_s, item.preprocess_s, outcome.queue_s, outcome.run_s)
+            results.append(self._prediction(outcome.value, timing))
+        return results
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+        """Computes batches of empty images, so that the first request finds all in place.
+
+        Raises:
+            EngineError: the engine can't compute them.
+        """
+        try:
+            for size in batch_sizes:
+                self._logits([self._empty_image()] * size)
+        except Exception as error:
+            raise EngineError(f"the engine fails its warm-up: {error}") from error
+
+    def stuck(self) -> bool:
+        """Whether the engine has been at one computation for longer than any should take."""
+        return self._batcher.busy_for() > STUCK_AFTER_S
+
+    async def can_answer(self, deadline: float) -> bool:
+        """Whether the engine computes; one that failed last is asked again."""
+        if self.stuck():
+            return False
+        if not self._batcher.healthy:
+            await self._batcher.submit([self._empty_image()], deadline)
+        return self._batcher.healthy
+
+    async def close(self) -> None:
+        """Takes no more images and returns when those taken have been answered."""
+        await self._batcher.close()
+        self._decoders.shutdown(wait=False)
+
+    async def _prepare_all(
+        self, images: Sequence[bytes], deadline: float
+    ) -> list[_Prepared | ImageError]:
+        self._batcher.check_open()
+        if self._undecoded + len(images) > self._max_queue:
+            raise QueueFullError(f"{self._undecoded} images are waiting, as many as may")
+        loop = asyncio.get_running_loop()
+        self._undecoded += len(images)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.gather(
+                    *(loop.run_in_executor(self._decoders, self._prepare, i) for i in images)
+                )
+        except TimeoutError:
+            raise DeadlineExceededError("the image was not decoded in time") from None
+        finally:
+            self._undecoded -= len(images)
+
+    def _prepare(self, image: bytes) -> _Prepared | ImageError:
+        started = perf_counter()
+        try:
+            picture = decode(image, self._max_pixels)
+        except ImageError as error:
+            return error
+        decoded = perf_counter()
+        pixels = prepare(picture, self.card.preprocessing)
+        return _Prepared(pixels, decoded - started, perf_counter() - decoded)
+
+    def _logits(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        logits = self.engine.logits(np.stack(images))
+        if not np.isfinite(logits).all():
+            raise EngineError("the engine computed logits that are not finite")
+        return list(logits)
+
+    def _prediction(self, logits: NDArray[np.float32], timing: Timing) -> Prediction:
+        scaled = logits.astype(np.float64) / self.card.temperature
+        exponentials = np.exp(scaled - scaled.max())
+        probabilities = (exponentials / exponentials.sum()).tolist()
+        best = int(scaled.argmax())
+        return Prediction(self.card.labels[best], probabilities[best], tuple(probabilities), timing)
+
+    def _empty_image(self) -> NDArray[np.uint8]:
+        return np.zeros((self.card.model.num_channels, *self.card.model.input_shape), np.uint8)
+
+
+def load_predictor(settings: Settings) -> Predictor:
+    """Reads the checkpoint, loads the engine and warms it up.
+
+    Raises:
+        CheckpointError: the checkpoint is missing or broken.
+        EngineError: the engine or device can't be had, or can't compute.
+    """
+    checkpoint = read_checkpoint(settings.weights)
+    engine = create_engine(checkpoint, settings.engine, settings.device, settings.threads)
+    predictor = Predictor(checkpoint.card, engine, settings)
+    predictor.warm_up([1, settings.max_batch])
+    return predictor

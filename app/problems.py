@@ -1,0 +1,136 @@
+"""Errors as the API tells them: problem details of RFC 9457, one type per cause."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import quote
+
+from fastapi import Request, Response
+from starlette.exceptions import HTTPException
+
+from app import batcher, images
+from app.schemas import Problem
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 1
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A cause of errors."""
+
+    slug: str
+    status: int
+    title: str
+    help: str  # what a caller can do about it
+
+    @property
+    def uri(self) -> str:
+        """The problem's `type`."""
+        return f"/problems/{self.slug}"
+
+
+EMPTY_BODY = Kind("empty-body", 400, "The request has no body", "Send an image.")
+EMPTY_IMAGE = Kind("empty-image", 400, "The image is empty", "Send a file that holds an image.")
+WRONG_FIELD = Kind(
+    "wrong-field", 400, "Not the form field expected", "Name the form field as the detail says."
+)
+TOO_MANY_FILES = Kind(
+    "too-many-files", 400, "Too many files in one request", "Send fewer, or use /predict/batch."
+)
+MALFORMED_FORM = Kind(
+    "malformed-form", 400, "The form is malformed", "Send multipart/form-data as of RFC 7578."
+)
+CLIENT_GONE = Kind("client-gone", 400, "The client hung up", "Nobody reads this answer.")
+NOT_FOUND = Kind("not-found", 404, "No such page", "See /docs for what there is.")
+METHOD_NOT_ALLOWED = Kind(
+    "method-not-allowed", 405, "Method not allowed", "Use a method of the Allow header."
+)
+UPLOAD_STALLED = Kind("upload-stalled", 408, "The upload stalled", "Send the body without pause.")
+TOO_MANY_BYTES = Kind(
+    "too-many-bytes", 413, "Too many bytes", "Send a smaller file; /metadata tells the limits."
+)
+TOO_MANY_PIXELS = Kind(
+    "too-many-pixels", 413, "Too many pixels", "Send a smaller image; /metadata tells the limits."
+)
+UNSUPPORTED_CONTENT_TYPE = Kind(
+    "unsupported-content-type",
+    415,
+    "Unsupported content type",
+    "Send multipart/form-data, or to /predict an image with an image/* content type.",
+)
+UNSUPPORTED_IMAGE = Kind(
+    "unsupported-image", 415, "Not an image type we read", f"Send {', '.join(images.FORMATS)}."
+)
+UNREADABLE_IMAGE = Kind(
+    "unreadable-image", 422, "The image can't be decoded", "Check that the file is whole."
+)
+INTERNAL = Kind("internal", 500, "Internal error", "Report the X-Request-ID to the operator.")
+QUEUE_FULL = Kind("queue-full", 503, "Too many images are waiting", "Try again after a pause.")
+NOT_READY = Kind("not-ready", 503, "Not ready", "Try again after a pause.")
+ENGINE_STUCK = Kind("engine-stuck", 503, "The engine is stuck", "Restart the service.")
+DEADLINE_EXCEEDED = Kind("deadline-exceeded", 504, "No answer in time", "Try again after a pause.")
+
+KINDS = {kind.slug: kind for kind in globals().copy().values() if isinstance(kind, Kind)}
+
+_KIND_OF_ERROR: Mapping[type[Exception], Kind] = {
+    images.EmptyImageError: EMPTY_IMAGE,
+    images.UnsupportedImageError: UNSUPPORTED_IMAGE,
+    images.TooManyPixelsError: TOO_MANY_PIXELS,
+    images.UnreadableImageError: UNREADABLE_IMAGE,
+    batcher.QueueFullError: QUEUE_FULL,
+    batcher.ClosedError: NOT_READY,
+    batcher.DeadlineExceededError: DEADLINE_EXCEEDED,
+}
+_KIND_OF_STATUS = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}
+
+
+class RequestError(Exception):
+    """A request that is refused for what it is, with its kind and the detail for its sender."""
+
+    def __init__(self, kind: Kind, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+
+
+def describe(error: Exception, instance: str) -> Problem:
+    """The problem that tells a caller of an error; nothing of our inside."""
+    if isinstance(error, RequestError):
+        kind, detail = error.kind, str(error)
+    elif type(error) in _KIND_OF_ERROR:
+        kind, detail = _KIND_OF_ERROR[type(error)], str(error)
+    else:
+        kind, detail = INTERNAL, "something went wrong on our side"
+    return _problem(kind, detail, instance)
+
+
+def instance_of(path: str) -> str:
+    """A path as the URI reference that problems name it by."""
+    return quote(path, safe="/:@!$&'()*+,;=-._~")
+
+
+def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer that carries a problem."""
+    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers = {"Retry-After": str(RETRY_AFTER_S), **(headers or {})}
+    return Response(problem.model_dump_json(), problem.status, headers, MEDIA_TYPE)
+
+
+async def handle(request: Request, error: Exception) -> Response:
+    """Exception handler of the application, for the errors it expects."""
+    instance = instance_of(request.url.path)
+    if not isinstance(error, HTTPException):
+        return respond(describe(error, instance))
+    path, method = request.url.path, request.method
+    kind = _KIND_OF_STATUS[error.status_code]
+    detail = f"there is no page {path}" if kind is NOT_FOUND else f"{path} does not answer {method}"
+    return respond(_problem(kind, detail, instance), error.headers)
+
+
+HANDLED = (images.ImageError, batcher.BatcherError, RequestError, HTTPException)
+
+
+def _problem(kind: Kind, detail: str, instance: str) -> Problem:
+    return Problem(
+        type=kind.uri, title=kind.title, status=kind.status, detail=detail, instance=instance
+    )

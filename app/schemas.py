@@ -1,0 +1,132 @@
+"""JSON bodies of the answers."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from app.predictor import Prediction
+from model.checkpoint import Card
+
+_SEVEN: dict[str, JsonValue] = {
+    "digit": 7,
+    "label": "7",
+    "confidence": 0.9991,
+    "probabilities": [
+        0.0001,
+        0.0001,
+        0.0001,
+        0.0001,
+        0.0001,
+        0.0001,
+        0.0001,
+        0.9991,
+        0.0001,
+        0.0001,
+    ],
+}
+_MODEL: dict[str, JsonValue] = {"model": "perceiver-mnist", "version": "1.0.0"}
+
+
+class Problem(BaseModel):
+    """Problem details of RFC 9457."""
+
+    type: str = Field(
+        description="one URI reference per cause; it answers GET",
+        json_schema_extra={"format": "uri-reference"},
+    )
+    title: str = Field(description="the cause in a few words, the same each time")
+    status: int = Field(ge=400, le=599, description="the HTTP status")
+    detail: str = Field(description="what happened this time and what would help")
+    instance: str = Field(
+        description="the path asked for; in a batch with the image's index as fragment",
+        json_schema_extra={"format": "uri-reference"},
+    )
+
+
+class Reading(BaseModel):
+    """What the model reads in one image."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _SEVEN})
+
+    digit: int | None = Field(ge=0, le=9, description="the label as a number, if it is a digit")
+    label: str = Field(description="the most probable class")
+    confidence: float = Field(ge=0, le=1, description="its probability, calibrated")
+    probabilities: list[float] = Field(description="of each class, in order; they sum to 1")
+
+    @classmethod
+    def of(cls, prediction: Prediction) -> "Reading":
+        """As the answer tells it."""
+        label = prediction.label
+        return cls.model_construct(
+            digit=int(label) if len(label) == 1 and label in "0123456789" else None,
+            label=label,
+            confidence=prediction.confidence,
+            probabilities=list(prediction.probabilities),
+        )
+
+
+class _FromModel(BaseModel):
+    model: str = Field(description="name of the model")
+    version: str = Field(description="its semantic version")
+
+
+class PredictAnswer(_FromModel, Reading):
+    """Answer of /predict."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {**_SEVEN, **_MODEL}})
+
+
+class ItemError(BaseModel):
+    """In the place of an image that can't be read."""
+
+    error: Problem
+
+
+class BatchAnswer(_FromModel):
+    """Answer of /predict/batch."""
+
+    predictions: list[Reading | ItemError] = Field(description="one per image, in their order")
+
+
+class HealthAnswer(BaseModel):
+    """Answer of the health calls where all is well."""
+
+    status: Literal["ok"] = "ok"
+
+
+class EngineInfo(BaseModel):
+    """What computes."""
+
+    name: str = Field(description="onnxruntime or torch")
+    device: str = Field(description="cpu or cuda:N")
+    threads: int = Field(description="CPU threads of one computation")
+
+
+class InputInfo(BaseModel):
+    """What images are expected."""
+
+    formats: list[str] = Field(description="image types that are read")
+    shape: list[int] = Field(description="channels, rows, columns of the model's input")
+    note: str = "any size and mode, dark on light or light on dark: the service centres the digit"
+
+
+class Limits(BaseModel):
+    """Bounds on requests."""
+
+    max_bytes: int = Field(description="bytes of one image")
+    max_pixels: int = Field(description="pixels of one image")
+    max_files: int = Field(description="images in one batch request")
+    max_body_bytes: int = Field(description="bytes of one batch request")
+    max_batch: int = Field(description="images computed at once")
+    max_queue: int = Field(description="images that may wait")
+    request_timeout_s: float = Field(description="seconds for an answer once the body is read")
+
+
+class MetadataAnswer(BaseModel):
+    """Answer of /metadata."""
+
+    card: Card
+    engine: EngineInfo
+    input: InputInfo
+    limits: Limits
+    versions: dict[str, str] = Field(description="of Python and the libraries in use")

@@ -1,0 +1,65 @@
+"""The service's settings: environment variables with the prefix PERCEIVER_, or flags."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Serves a digit classifier over HTTP."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PERCEIVER_",
+        frozen=True,
+        cli_prog_name="perceiver serve",
+        cli_kebab_case=True,
+        cli_avoid_json=True,
+        cli_exit_on_error=False,
+        cli_show_env_vars=True,
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0: a free one")
+    weights: Path = Field(Path("weights/perceiver-mnist"), description="checkpoint folder")
+    engine: Literal["auto", "onnxruntime", "torch"] = Field(
+        "auto", description="runtime that computes; auto: torch where it finds a GPU"
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
+    )
+    workers: int = Field(1, ge=1, le=256, description="processes, which share the cores")
+    max_batch: int = Field(16, ge=1, le=4096, description="images computed at once, at most")
+    max_queue: int = Field(1024, ge=1, description="images that may wait; more are refused: 503")
+    request_timeout_s: float = Field(
+        10.0, gt=0, le=3600, description="seconds for an answer once the body is read, then 504"
+    )
+    max_bytes: int = Field(10 * 2**20, ge=1, le=2**30, description="bytes of one image, at most")
+    max_pixels: int = Field(
+        25_000_000, ge=1, le=100_000_000, description="pixels of one image, at most"
+    )
+    max_files: int = Field(64, ge=1, description="images in one batch request, at most")
+    max_body_bytes: int = Field(
+        64 * 2**20, ge=1, le=2**32, description="bytes of one batch request, at most"
+    )
+    drain_delay_s: float = Field(
+        2.0,
+        ge=0,
+        le=600,
+        description="seconds between SIGTERM, which ends readiness, and refusing connections",
+    )
+
+    @model_validator(mode="after")
+    def _one_batch_request_fits_the_queue(self) -> "Settings":
+        if self.max_files > self.max_queue:
+            raise ValueError(
+                f"max_files ({self.max_files}) must not exceed max_queue ({self.max_queue})"
+            )
+        return self
+
+    @property
+    def threads(self) -> int:
+        """Threads that one worker computes with: its share of the cores it may run on."""
+        return max(1, len(os.sched_getaffinity(0)) // self.workers)

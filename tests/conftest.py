@@ -1,0 +1,111 @@
+"""A real server, as a user would start it, and the model to compare its answers with."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.settings import Settings
+from model.checkpoint import Checkpoint, read_checkpoint
+from model.datasets import cache_folder
+from tests.digits import load_digits
+
+ROOT = Path(__file__).parents[1]
+START_LIMIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `python -m app`."""
+
+    process: subprocess.Popen[str]
+    url: str
+    greeting: str
+
+    def stop(self) -> int:
+        """Ends it as an operator would; its exit code."""
+        self.process.terminate()
+        return self.process.wait(START_LIMIT_S)
+
+
+@contextmanager
+def serving(*flags: str) -> Iterator[Server]:
+    """A server on a free port, ready to answer."""
+    command = [sys.executable, "-m", "app", "--port", "0", "--drain-delay-s", "0", *flags]
+    process = subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    watchdog = threading.Timer(START_LIMIT_S, process.kill)
+    watchdog.start()
+    try:
+        greeting = ""
+        assert process.stdout is not None
+        for line in process.stdout:
+            greeting += line
+            if "stops it" in line:
+                break
+        else:
+            pytest.fail(f"{' '.join(command)} ended without serving")
+        watchdog.cancel()
+        docs = next(word for word in greeting.split() if word.endswith("/docs"))
+        yield Server(process, docs.removesuffix("/docs"), greeting)
+    finally:
+        watchdog.cancel()
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=30) as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Checkpoint:
+    return read_checkpoint(ROOT / Settings().weights)
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Images (1000, 28, 28) uint8 and their labels (1000,)."""
+    return load_digits()
+
+
+@pytest.fixture(scope="session")
+def mnist_folder() -> Path:
+    """All of MNIST: the folder that $MNIST names, or the cache that training fills."""
+    folder = Path(os.environ.get("MNIST") or cache_folder())
+    if not folder.is_dir():
+        pytest.skip("needs MNIST: set MNIST to a folder that holds it, or run `make train` once")
+    return folder
+
+
+def encode(picture: Image.Image | np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+    """A picture as a file of one of Pillow's kinds."""
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(picture)
+    file = BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()

@@ -1,0 +1,54 @@
+"""The runtimes compute the same model, and say what they lack."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from app.engines import EngineError, choose_engine, create_engine
+from model.checkpoint import Checkpoint
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def test_engines_agree(checkpoint: Checkpoint, digits: tuple[np.ndarray, np.ndarray]):
+    parts = np.split(digits[0][:, None], 10)
+    onnx, torch = (
+        create_engine(checkpoint, name, "cpu", threads=1) for name in ("onnxruntime", "torch")
+    )
+    expected = np.concatenate([torch.logits(part) for part in parts])
+    assert expected.shape == (1000, 10)
+    assert expected.dtype == np.float32
+    actual = np.concatenate([onnx.logits(part) for part in parts])
+    assert np.abs(probabilities(actual) - probabilities(expected)).max() < 1e-4
+    assert onnx.logits(parts[0][:1]).shape == (1, 10)
+
+
+@pytest.mark.parametrize("engine", ["auto", "onnxruntime", "torch"])
+def test_cpu_is_there(engine: str):
+    name, device = choose_engine(engine, "cpu")
+    assert name == ("torch" if engine == "torch" else "onnxruntime")
+    assert device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("engine", "device"), [("onnxruntime", "cuda"), ("torch", "cuda:99"), ("auto", "cuda:99")]
+)
+def test_what_is_not_there_is_refused(engine: str, device: str):
+    with pytest.raises(EngineError, match=r"CUDA"):
+        choose_engine(engine, device)
+
+
+def test_an_unusable_graph_is_refused(checkpoint: Checkpoint):
+    with pytest.raises(EngineError, match=r"model\.onnx"):
+        create_engine(replace(checkpoint, onnx=b"no graph"), "onnxruntime", "cpu", threads=1)
+
+
+def test_importing_the_service_imports_no_torch():
+    code = "import sys, app.main, app.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

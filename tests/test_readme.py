@@ -1,0 +1,62 @@
+"""What the README prints is what happens."""
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from tests.conftest import ROOT, Server
+
+README = (ROOT / "README.md").read_text()
+CURLS = [line for line in README.splitlines() if line.startswith("curl ")]
+
+
+def test_there_are_curl_lines():
+    assert len(CURLS) >= 6
+
+
+@pytest.mark.parametrize("line", CURLS)
+def test_curl_line_works_as_pasted(line: str, server: Server):
+    command = shlex.split(line.replace("http://127.0.0.1:8000", server.url))
+    result = subprocess.run(
+        [*command, "--silent", "--show-error", "--fail-with-body"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    answer = json.loads(result.stdout)
+    if line.endswith("/predict"):
+        assert answer["digit"] == 7
+    if line.endswith("/predict/batch"):
+        assert answer["predictions"][0]["digit"] == 7
+        assert answer["predictions"][1]["error"]["status"] == 415
+
+
+def test_printed_answer_is_the_services_own(server: Server):
+    printed = json.loads(re.search(r"```json\n(.*?)```", README, re.DOTALL)[1])
+    line = shlex.split(CURLS[0].replace("http://127.0.0.1:8000", server.url))
+    output = subprocess.run([*line, "-s"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    answer = json.loads(output.stdout)
+    assert answer.keys() == printed.keys()
+    assert answer.pop("probabilities") == pytest.approx(printed.pop("probabilities"), abs=1e-4)
+    assert answer.pop("confidence") == pytest.approx(printed.pop("confidence"), abs=1e-4)
+    assert answer == printed
+
+
+def test_settings_table_is_complete():
+    for name, field in Settings.model_fields.items():
+        row = f"| `PERCEIVER_{name.upper()}` | `--{name.replace('_', '-')}` | {field.default} |"
+        assert f"{row} {field.description} |" in README
+
+
+def test_files_that_it_names_exist():
+    for path in re.findall(r"(?:app|model|weights|tests)/[\w./-]+\w", README):
+        if "mine" not in path:
+            assert (ROOT / path).exists(), path
+    assert Path(ROOT / "LICENSE").exists()
