@@ -89,6 +89,10 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
         return FAILURE if any(process.exitcode == 3 for process in supervisor.processes) else 0
     except KeyboardInterrupt:
         return 0
+    except SystemExit as stop:  # a termination, or uvicorn's 3 where the start failed
+        return FAILURE if stop.code else 0
+    except OSError as error:  # the port was taken between binding and listening
+        return _fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}", FAILURE)
 
 
 def _bind(host: str, port: int) -> socket.socket:

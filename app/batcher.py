@@ -5,12 +5,15 @@ All state belongs to the event loop; only the function runs in a thread, its own
 """
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -148,6 +151,9 @@ class Batcher(Generic[Item, Result]):
             if len(batch) == 1:
                 values = [error]
             else:
+                logger.warning(
+                    "a batch of %d failed, each item is tried alone: %r", len(batch), error
+                )
                 batch = [job for job in batch if not job.future.done()]
                 values = [await self._call_alone(job) for job in batch]
         ended = time.monotonic()

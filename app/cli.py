@@ -8,11 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from app.engines import EngineError
 from app.images import ImageError
 from app.predictor import Prediction, load_predictor
 from app.settings import Settings
 from model.checkpoint import CheckpointError
+from model.config import explain
 
 COMMANDS = {
     "serve": ("answer over HTTP", "app.__main__"),
@@ -51,9 +54,12 @@ def predict(argv: Sequence[str]) -> int:
     parser.add_argument("files", nargs="+", metavar="FILE", type=Path, help="image file")
     parser.add_argument("--weights", type=Path, help="checkpoint folder")
     options = parser.parse_args(argv)
-    settings = Settings(**({"weights": options.weights} if options.weights else {}))
     try:
+        settings = Settings(**({"weights": options.weights} if options.weights else {}))
         outcomes = asyncio.run(_predict_files(options.files, settings))
+    except ValidationError as error:
+        print(f"perceiver predict: {explain(error)}", file=sys.stderr)
+        return 2
     except (CheckpointError, EngineError) as error:
         print(f"perceiver predict: {error}", file=sys.stderr)
         return 2

@@ -5,6 +5,7 @@ import warnings
 from importlib import import_module
 
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from model.preprocess import WORKING_SIZE
 
@@ -103,6 +104,11 @@ def _check_size(picture: Image.Image, max_pixels: int) -> None:
     width, height = picture.size
     if not width or not height:
         raise UnreadableImageError(f"the image has no pixels: its size is {width} x {height}")
+    if isinstance(picture, TiffImageFile):
+        # A tile is decoded whole, however little of it the picture shows.
+        tags = picture.tag_v2
+        width = max(width, tags.get(TILEWIDTH, 0))
+        height = max(height, tags.get(TILELENGTH, 0))
     if width * height > max_pixels:
         raise TooManyPixelsError(
             f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed"

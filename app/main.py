@@ -1,6 +1,7 @@
 """Puts the service together: `create_app(settings)` is the ASGI application."""
 
 from collections.abc import Callable
+from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -34,7 +35,7 @@ def create_app(
     # Swagger UI from the package, not from a CDN.
     app = FastAPIOffline(
         title="Perceiver Serve",
-        version="1.0.0",
+        version=version("perceiver-serve"),
         description=DESCRIPTION,
         redoc_url=None,
         static_url="/docs/assets",

@@ -1,6 +1,7 @@
 """Image bytes -> predictions: decode, preprocess, batch, compute. No HTTP in here."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from app.images import ImageError, decode
 from app.settings import Settings
 from model.checkpoint import Card, read_checkpoint
 from model.preprocess import prepare
+
+logger = logging.getLogger(__name__)
 
 # A computation this long is stuck: the largest batch takes a second or two on one slow core.
 STUCK_AFTER_S = 30.0
@@ -100,7 +103,7 @@ class Predictor:
             outcome = next(outcomes)
             if isinstance(outcome.value, Exception):
                 error = EngineError("the engine failed to compute this image")
-                error.__cause__ = outcome.value
+                logger.error("%s", error, exc_info=outcome.value)
                 results.append(error)
                 continue
             timing = Timing(item.decode_s, item.preprocess_s, outcome.queue_s, outcome.run_s)

@@ -24,6 +24,13 @@ _SEVEN: dict[str, JsonValue] = {
         0.0001,
     ],
 }
+_UNREADABLE: dict[str, JsonValue] = {
+    "type": "/problems/unreadable-image",
+    "title": "The image can't be decoded",
+    "status": 422,
+    "detail": "the PNG image is truncated or broken",
+    "instance": "/predict/batch#1",
+}
 _MODEL: dict[str, JsonValue] = {"model": "perceiver-mnist", "version": "1.0.0"}
 
 
@@ -85,11 +92,17 @@ class ItemError(BaseModel):
 class BatchAnswer(_FromModel):
     """Answer of /predict/batch."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"example": {**_MODEL, "predictions": [_SEVEN, {"error": _UNREADABLE}]}}
+    )
+
     predictions: list[Reading | ItemError] = Field(description="one per image, in their order")
 
 
 class HealthAnswer(BaseModel):
     """Answer of the health calls where all is well."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"status": "ok"}})
 
     status: Literal["ok"] = "ok"
 

@@ -62,4 +62,7 @@ class Settings(BaseSettings):
     @property
     def threads(self) -> int:
         """Threads that one worker computes with: its share of the cores it may run on."""
-        return max(1, len(os.sched_getaffinity(0)) // self.workers)
+        # Not every system lets a process ask which cores it may run on.
+        allowed = getattr(os, "sched_getaffinity", None)
+        cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+        return max(1, cores // self.workers)

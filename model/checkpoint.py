@@ -24,6 +24,10 @@ WEIGHTS_FILE = "model.safetensors"
 ONNX_FILE = "model.onnx"
 
 
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+VERSION_PATTERN = r"^\d+\.\d+\.\d+$"  # semantic version
+
+
 class CheckpointError(Exception):
     """The folder holds no usable checkpoint; the message says why."""
 
@@ -74,8 +78,8 @@ class TrainingRecord(_Part):
 class Card(_Part):
     """card.json: everything about a checkpoint but its weights."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    version: str = Field(pattern=r"^\d+\.\d+\.\d+$", description="semantic version")
+    name: str = Field(pattern=NAME_PATTERN)
+    version: str = Field(pattern=VERSION_PATTERN, description="semantic version")
     created: str = Field(description="ISO 8601, UTC")
     parameters: int = Field(ge=1, description="learned numbers in the model")
     model: PerceiverConfig
@@ -141,7 +145,11 @@ def write_checkpoint(folder: Path, card: Card, files: Mapping[str, bytes]) -> Ca
         files: relative path -> content; `model.safetensors` and `model.onnx` among them.
 
     Returns: the card as written.
+
+    Raises:
+        CheckpointError: `folder` holds something else than a checkpoint.
     """
+    check_replaceable(folder)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     card = card.model_copy(update={"files": digests})
     folder = folder.absolute()
@@ -163,20 +171,34 @@ def write_checkpoint(folder: Path, card: Card, files: Mapping[str, bytes]) -> Ca
     return card
 
 
+def check_replaceable(folder: Path) -> None:
+    """Makes sure that writing a checkpoint to `folder` destroys nothing but a checkpoint.
+
+    Raises:
+        CheckpointError: something else is there.
+    """
+    if folder.is_dir():
+        if any(folder.iterdir()) and not (folder / CARD_FILE).is_file():
+            raise CheckpointError(f"{folder} is a folder without {CARD_FILE}: it is not replaced")
+    elif folder.exists():
+        raise CheckpointError(f"{folder} is a file: it is not replaced")
+
+
 def load_perceiver(checkpoint: Checkpoint) -> Any:
     """The checkpoint's `Perceiver`, in evaluation mode on the CPU (imports torch).
 
     Raises:
         CheckpointError: the weights do not fit the card's model config.
     """
+    import safetensors
     import safetensors.torch
 
     from model.perceiver import Perceiver
 
-    model = Perceiver(**checkpoint.card.model.arguments())
     try:
+        model = Perceiver(**checkpoint.card.model.arguments())
         model.load_state_dict(safetensors.torch.load(checkpoint.weights))
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{checkpoint.folder / WEIGHTS_FILE}: {error}") from None
     return model.eval()
 

@@ -5,7 +5,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
 class _Config(BaseModel):
@@ -28,6 +28,15 @@ class PerceiverConfig(_Config):
     cross_heads: int = Field(4, ge=1, description="heads of each cross-attention")
     share_weights: bool = Field(False, description="blocks 2 to depth share their weights")
     mlp_ratio: int = Field(4, ge=1, description="hidden width of an MLP over latent_dim")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "PerceiverConfig":
+        for name in ("latent_heads", "cross_heads"):
+            if self.latent_dim % getattr(self, name):
+                raise ValueError(
+                    f"{name} ({getattr(self, name)}) must divide latent_dim ({self.latent_dim})"
+                )
+        return self
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments for `Perceiver`."""
@@ -58,7 +67,9 @@ class TrainConfig(_Config):
     ema_decay: float = Field(0.999, ge=0, lt=1, description="decay per step of averaged weights")
     validation_images: int = Field(5000, ge=1, description="training images held out for choosing")
     train_images: int | None = Field(None, ge=1, description="use only so many training images")
-    seed: int = Field(0, ge=0, description="of split, weights, order, augmentation and dropout")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="of split, weights, order, augmentation and dropout"
+    )
     augment: AugmentConfig = AugmentConfig()
 
 

@@ -23,6 +23,7 @@ from model.checkpoint import (
     read_checkpoint,
 )
 from model.datasets import DatasetError, load_mnist, split
+from model.device import DeviceError, find_device
 from model.export import PixelClassifier
 
 Logits = NDArray[np.float32]  # (N, classes)
@@ -134,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=Path, help="checkpoint folder")
     parser.add_argument("--data", type=Path, help="folder of MNIST's IDX files; else downloaded")
     parser.add_argument("--part", choices=("test", "validation"), default="test")
-    parser.add_argument("--device", default="cpu", help="PyTorch device")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         "--out", type=Path, help="JSON file; default runs/evaluation-NAME-PART.json"
     )
@@ -143,8 +144,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint = read_checkpoint(options.checkpoint)
         perceiver = load_perceiver(checkpoint)
         mnist = load_mnist(options.data)
-        classifier = PixelClassifier(perceiver, checkpoint.card.preprocessing).to(options.device)
-    except (CheckpointError, DatasetError, RuntimeError) as error:
+        classifier = PixelClassifier(perceiver, checkpoint.card.preprocessing).to(
+            find_device(options.device)
+        )
+    except (CheckpointError, DatasetError, DeviceError) as error:
         print(f"perceiver evaluate: {error}", file=sys.stderr)
         return 2
     card = checkpoint.card

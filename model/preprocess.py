@@ -123,11 +123,12 @@ def _on_opaque_ground(picture: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(picture: Image.Image) -> Image.Image:
-    """16-bit integers by their high byte; wider ones and floats by their own range."""
+    """Integers by the least depth of 8, 12 or 16 bits that holds them; others by their range."""
     values = np.asarray(picture).astype(np.float32)
     values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    if picture.mode == "I" and values.min() >= 0 and values.max() <= 65535:
-        scaled = values / 257
+    bits = next((n for n in (8, 12, 16) if values.max() < 2**n), None)
+    if picture.mode == "I" and values.min() >= 0 and bits:
+        scaled = values * (255 / (2**bits - 1))
     else:
         span = float(np.ptp(values)) or 1.0
         scaled = (values - values.min()) * (255 / span)

@@ -3,10 +3,13 @@
 Keeps its state in a run folder after every epoch; ends with a checkpoint folder.
 """
 
+import argparse
 import contextlib
 import os
+import pickle
 import shutil
 import sys
+import sysconfig
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,16 +31,21 @@ from tqdm import tqdm
 
 from model import plots
 from model.checkpoint import (
+    NAME_PATTERN,
     ONNX_FILE,
+    VERSION_PATTERN,
     WEIGHTS_FILE,
     Card,
+    CheckpointError,
     DatasetInfo,
     TrainingRecord,
+    check_replaceable,
     read_checkpoint,
     write_checkpoint,
 )
 from model.config import PerceiverConfig, TrainConfig, explain
 from model.datasets import MNIST, DatasetError, load_mnist, split
+from model.device import DeviceError, find_device
 from model.evaluate import fit_temperature, predict_logits, score, table
 from model.export import PixelClassifier, export_onnx
 from model.perceiver import Perceiver
@@ -64,6 +72,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+def _can_compile() -> bool:
+    """Whether torch.compile finds what it builds kernels with: a compiler and Python's headers."""
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    return shutil.which("g++") is not None and headers.exists()
+
+
 class TrainOptions(BaseSettings):
     """Train a Perceiver on MNIST and write a checkpoint folder."""
 
@@ -85,8 +99,10 @@ class TrainOptions(BaseSettings):
         "mnist", description="starting values: mnist, or smoke (within a minute on 2 cores)"
     )
     data: Path | None = Field(None, description="folder of MNIST's IDX files; else downloaded")
-    name: str = Field("perceiver-mnist", description="the checkpoint's name")
-    version: str = Field("1.0.0", description="the checkpoint's semantic version")
+    name: str = Field("perceiver-mnist", pattern=NAME_PATTERN, description="the checkpoint's name")
+    version: str = Field(
+        "1.0.0", pattern=VERSION_PATTERN, description="the checkpoint's semantic version"
+    )
     out: Path | None = Field(None, description="checkpoint folder; default weights/NAME")
     run: Path | None = Field(None, description="folder of the run's state; default runs/NAME")
     resume: bool = Field(False, description="go on with the run in the run folder")
@@ -95,8 +111,8 @@ class TrainOptions(BaseSettings):
         "auto", description="of matrix products in training; auto: bfloat16 where it is native"
     )
     compile: bool = Field(
-        default_factory=lambda: torch.cuda.is_available() or shutil.which("g++") is not None,
-        description="compile the training step; by default where a compiler is at hand",
+        default_factory=_can_compile,
+        description="compile the training step; by default where a C++ compiler is at hand",
     )
     model: PerceiverConfig = PerceiverConfig()
     recipe: TrainConfig = TrainConfig()
@@ -120,10 +136,13 @@ def train(options: TrainOptions) -> Path:
     Raises:
         TrainError: the run cannot start or go on.
         DatasetError: the data set cannot be had.
+        DeviceError: the device is not there.
+        CheckpointError: the checkpoint would replace something else.
     """
     recipe = options.recipe
     out = options.out or Path("weights") / options.name
     run = options.run or Path("runs") / options.name
+    check_replaceable(out)
     with _runtime(options) as runtime:
         mnist = load_mnist(options.data)
         kept, validation = split(mnist.train, recipe.validation_images, recipe.seed)
@@ -219,7 +238,7 @@ def _runtime(options: TrainOptions) -> Iterator[Runtime]:
         int(os.environ.get(name, default))
         for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))
     )
-    device = _device(options.device, local_rank)
+    device = find_device(options.device, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -236,24 +255,17 @@ def _runtime(options: TrainOptions) -> Iterator[Runtime]:
             dist.destroy_process_group()
 
 
-def _device(name: str, local_rank: int) -> torch.device:
-    if name == "auto":
-        name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(f"cuda:{local_rank}" if name == "cuda" else name)
-    except RuntimeError:
-        raise TrainError(f"device {name!r} is none of auto, cpu, cuda, cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise TrainError(f"PyTorch finds no device {name} here")
-    return device
-
-
 def _take_up(trainer: Trainer, run: Path, resume: bool) -> None:
     """Restores the state of an unfinished run, if one is there and that is wanted."""
     path = run / STATE_FILE
     if not path.exists():
+        if resume:
+            print(f"There is nothing to resume in {run}: starting anew.")
         return
-    state = torch.load(path, map_location=trainer.runtime.device, weights_only=True)
+    try:
+        state = torch.load(path, map_location=trainer.runtime.device, weights_only=True)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise TrainError(f"{path} can't be read: {error}") from error
     done, epochs = len(state["history"]), state["recipe"]["epochs"]
     if resume:
         trainer.restore(state)
@@ -267,7 +279,10 @@ def _take_up(trainer: Trainer, run: Path, resume: bool) -> None:
 def _save_state(state: dict[str, Any], run: Path) -> None:
     run.mkdir(parents=True, exist_ok=True)
     partial = run / f".{STATE_FILE}.partial"
-    torch.save(state, partial)
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(run / STATE_FILE)
 
 
@@ -290,8 +305,10 @@ def _clock(seconds: float) -> str:
 def parse_options(argv: Sequence[str] | None) -> TrainOptions:
     """Flags over the preset's values over the defaults."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    preset = CliApp.run(TrainOptions, cli_args=arguments).preset
-    return CliApp.run(TrainOptions, cli_args=arguments, **PRESETS[preset])
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default="mnist")
+    preset = first.parse_known_args(arguments)[0].preset
+    return CliApp.run(TrainOptions, cli_args=arguments, **PRESETS.get(preset, {}))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -301,11 +318,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         print(f"perceiver train: {explain(error)}", file=sys.stderr)
         return 2
-    except (TrainError, DatasetError) as error:
+    except (TrainError, DatasetError, DeviceError, CheckpointError) as error:
         print(f"perceiver train: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nStopped. The last whole epoch is kept: go on with --resume.", file=sys.stderr)
+        print("\nStopped. Whole epochs are kept: go on with --resume.", file=sys.stderr)
         return 130
     return 0
 

@@ -4,16 +4,13 @@ All randomness of an epoch follows from the seed and its number, so a restored t
 uninterrupted one.
 """
 
-import contextlib
 import copy
 import math
-import os
 import platform
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -28,6 +25,7 @@ from tqdm import tqdm
 from model.augment import random_grids, warp
 from model.config import PerceiverConfig, Preprocessing, TrainConfig
 from model.datasets import LabelledImages
+from model.device import device_name
 from model.evaluate import predict_logits, score
 from model.export import PixelClassifier
 from model.history import Epoch
@@ -55,7 +53,7 @@ class Runtime:
     def environment(self) -> dict[str, str]:
         """Hardware and versions, for the card."""
         return {
-            "device": _device_name(self.device),
+            "device": device_name(self.device),
             "processes": str(self.processes),
             "threads": str(torch.get_num_threads()),
             "precision": "bfloat16 autocast" if self.bfloat16 else "float32",
@@ -83,6 +81,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         recipe, runtime = self.recipe, self.runtime
+        _check_fit(self.config, self.train, self.class_names)
         if recipe.batch_size % runtime.processes:
             raise TrainError(f"batch size {recipe.batch_size} is no multiple of the processes")
         if len(self.train) < recipe.batch_size:
@@ -223,7 +222,7 @@ class Trainer:
         return loss, (logits.argmax(dim=1) == labels).float().mean()
 
     def _set_learning_rate(self, step: int) -> None:
-        """Linear warm-up, then a cosine down to 0 at the last step."""
+        """Linear warm-up, then a cosine that would reach 0 one step after the last."""
         recipe = self.recipe
         total = recipe.epochs * self.steps_per_epoch
         warmup = min(1.0, (step + 1) / (recipe.warmup_steps + 1))
@@ -245,16 +244,6 @@ class Trainer:
         vector_to_parameters(joint / self.runtime.processes, gradients)
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return platform.processor() or platform.machine()
-
-
 def _bar(number: int, recipe: TrainConfig, steps: int, shown: bool) -> "tqdm[Any]":
     return tqdm(
         total=steps * recipe.batch_size,
@@ -265,3 +254,14 @@ def _bar(number: int, recipe: TrainConfig, steps: int, shown: bool) -> "tqdm[Any
         disable=not shown,
         mininterval=0.5 if sys.stderr.isatty() else 30,
     )
+
+
+def _check_fit(config: PerceiverConfig, images: LabelledImages, class_names: Sequence[str]) -> None:
+    shape = images.images.shape[1:]
+    for name, actual, needed in (
+        ("num_channels", config.num_channels, 1),
+        ("input_shape", config.input_shape, shape),
+        ("num_features", config.num_features, len(class_names)),
+    ):
+        if actual != needed:
+            raise TrainError(f"{name} is {actual}, but the data needs {needed}")

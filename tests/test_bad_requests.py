@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.settings import Settings
 from tests.conftest import Server, encode
 from tests.digits import load_digits
-from tests.test_images import FILES, png_header
+from tests.test_images import FILES, png_header, tiff_of_one_tile
 
 SEVEN = encode(load_digits()[0][0])
 NOISE = encode(np.random.default_rng(0).integers(0, 256, (200, 200), dtype=np.uint8), "JPEG")
@@ -46,6 +46,11 @@ BAD: dict[str, tuple[Callable[[], dict], int, str]] = {
     "truncated JPEG": (lambda: file(NOISE[:3000]), 422, "unreadable-image"),
     "no pixels": (lambda: file(png_header(0, 0)), 422, "unreadable-image"),
     "100 megapixels": (lambda: file(png_header(10_000, 10_000)), 413, "too-many-pixels"),
+    "huge tile of a small TIFF": (
+        lambda: file(tiff_of_one_tile(28, 16384)),
+        413,
+        "too-many-pixels",
+    ),
     "file too large": (lambda: file(bytes(MAX_BYTES + 1)), 413, "too-many-bytes"),
     "form too large": (lambda: file(bytes(MAX_BYTES + 2**20)), 413, "too-many-bytes"),
     "body too large": (

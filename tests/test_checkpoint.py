@@ -1,5 +1,6 @@
 """Checkpoint folders: whole or not at all, and refused when anything in them is off."""
 
+import dataclasses
 import json
 import threading
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_weights_of_another_model_are_refused():
     config = checkpoint.card.model.model_copy(update={"num_latents": 3})
     card = checkpoint.card.model_copy(update={"model": config})
     with pytest.raises(CheckpointError, match="size mismatch"):
-        load_perceiver(type(checkpoint)(checkpoint.folder, card, checkpoint.weights, b""))
+        load_perceiver(dataclasses.replace(checkpoint, card=card))
 
 
 def test_readers_see_the_old_or_the_new_folder_never_a_half(folder: Path):
@@ -131,3 +132,21 @@ def test_failed_write_leaves_the_former_folder(folder: Path):
         )
     assert read_checkpoint(folder) == before
     assert [p.name for p in folder.parent.iterdir()] == ["some"]
+
+
+def test_what_is_no_checkpoint_is_never_replaced(folder: Path, tmp_path: Path):
+    card = read_checkpoint(folder).card
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    for target in (precious, precious / "thesis.txt"):
+        with pytest.raises(CheckpointError, match="not replaced"):
+            write_checkpoint(target, card, {WEIGHTS_FILE: b"", ONNX_FILE: b""})
+    assert (precious / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("weights", [b"", b"no safetensors at all"])
+def test_weights_in_another_format_are_refused(weights: bytes):
+    checkpoint = dataclasses.replace(read_checkpoint(SHIPPED), weights=weights)
+    with pytest.raises(CheckpointError, match=WEIGHTS_FILE):
+        load_perceiver(checkpoint)

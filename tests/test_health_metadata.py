@@ -221,8 +221,21 @@ def test_docs_load_nothing_from_elsewhere(client: httpx.Client):
     assert client.get("/").headers["location"] == "/docs"
 
 
+def assert_example_is_valid(content: dict, document: dict) -> None:
+    """Each content has an example, and one in JSON holds what its schema requires."""
+    for kind, described in content.items():
+        schema = described["schema"]
+        if "$ref" in schema:
+            schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        example = described.get("example", schema.get("example"))
+        assert example is not None
+        if kind == "application/json":
+            assert set(schema.get("required", ())) <= example.keys() <= schema["properties"].keys()
+
+
 def test_openapi_documents_every_call_and_error(client: httpx.Client):
-    paths = client.get("/openapi.json").json()["paths"]
+    document = client.get("/openapi.json").json()
+    paths = document["paths"]
     assert paths.keys() >= {"/predict", "/predict/batch", "/health", "/metadata"}
     for path, calls in paths.items():
         for call in calls.values():
@@ -230,6 +243,7 @@ def test_openapi_documents_every_call_and_error(client: httpx.Client):
             for status, response in call["responses"].items():
                 assert {"X-Request-ID", "Server-Timing"} <= response["headers"].keys(), path
                 if int(status) < 400:
+                    assert_example_is_valid(response["content"], document)
                     continue
                 (content,) = response["content"].values()
                 for slug, example in content["examples"].items():

@@ -47,6 +47,24 @@ FILES = [encode(SEVEN.convert("RGB"), kind) for kind in KINDS] + [
 ]
 
 
+def tiff_of_one_tile(side: int, tile: int) -> bytes:
+    """The start of a TIFF whose only tile is larger than the picture that it is cut to."""
+    tags = {
+        256: side,
+        257: side,
+        258: 8,
+        259: 1,
+        262: 1,
+        277: 1,
+        322: tile,
+        323: tile,
+        324: 8,
+        325: 8,
+    }
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(16)
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that announces a size and has next to no pixels."""
     chunks = [

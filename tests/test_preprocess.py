@@ -96,6 +96,14 @@ def test_16_bit_and_float_pictures_keep_their_range():
     np.testing.assert_allclose(to_grey(floating).astype(int), expected, atol=1)
 
 
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_integers_of_any_depth_keep_their_range(bits: int):
+    digit = np.array(enlarged(IMAGES[0]))
+    deep = Image.fromarray(digit.astype(np.int32) * (2**bits - 1) // 255)
+    assert deep.mode == "I"
+    assert np.abs(to_grey(deep).astype(int) - to_grey(Image.fromarray(digit))).max() <= 2
+
+
 def test_exif_rotation_is_undone():
     digit = enlarged(IMAGES[0])
     turned = digit.transpose(Image.Transpose.ROTATE_90)

@@ -1,6 +1,9 @@
 """Training: resumed runs, several processes, and the command line, on small real runs."""
 
+import copy
+import dataclasses
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +16,7 @@ import torch
 from model.checkpoint import read_checkpoint
 from model.config import PerceiverConfig, TrainConfig
 from model.datasets import MNIST_SHA256, LabelledImages, split
+from model.history import Epoch
 from model.train import STATE_FILE, parse_options
 from model.trainer import Runtime, Trainer, TrainError
 from tests.digits import load_digits
@@ -21,7 +25,9 @@ SMALL_MODEL = PerceiverConfig(
     depth=1, num_latents=4, latent_dim=16, latent_heads=2, cross_heads=2, self_per_cross_atn=1,
     attn_dropout=0.1,
 )  # fmt: skip
-SMALL_RECIPE = TrainConfig(epochs=3, batch_size=40, warmup_steps=5, validation_images=200)
+SMALL_RECIPE = TrainConfig(
+    epochs=3, batch_size=40, learning_rate=0.003, warmup_steps=5, validation_images=200
+)
 
 
 def small_trainer(recipe: TrainConfig = SMALL_RECIPE) -> Trainer:
@@ -82,12 +88,31 @@ def test_training_learns_and_another_seed_differs():
     assert other.run_epoch().train_loss != losses[0]
 
 
-def test_best_epoch_is_picked_by_validation():
+def test_best_epoch_is_the_most_accurate_then_the_surest():
     trainer = small_trainer()
+    trainer.history = [
+        Epoch(
+            epoch=number,
+            train_loss=1,
+            train_accuracy=0.5,
+            validation_accuracy=accuracy,
+            validation_loss=loss,
+            seconds=1,
+        )
+        for number, (accuracy, loss) in enumerate(
+            [(0.8, 0.1), (0.9, 0.4), (0.9, 0.3), (0.85, 0.2)], start=1
+        )
+    ]
+    assert trainer.best.epoch == 3
+
+
+def test_best_weights_are_those_of_the_best_epoch():
+    trainer = small_trainer(SMALL_RECIPE.model_copy(update={"learning_rate": 0.02}))
+    weights = {}
     for _ in range(3):
-        trainer.run_epoch()
-    best = max(trainer.history, key=lambda e: (e.validation_accuracy, -e.validation_loss))
-    assert trainer.best == best
+        epoch = trainer.run_epoch()
+        weights[epoch.epoch] = copy.deepcopy(trainer.averaged.state_dict())
+    assert_identical(trainer.best_weights, weights[trainer.best.epoch])
 
 
 def test_another_recipe_is_not_resumed():
@@ -123,11 +148,31 @@ def test_missing_data_names_folder_and_files(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"num_features": 20}, "num_features is 20, but the data needs 10"),
+        ({"num_channels": 3}, "num_channels is 3, but the data needs 1"),
+        ({"input_shape": (14, 14)}, "input_shape is"),
+    ],
+)
+def test_model_that_does_not_fit_the_data_is_refused_at_once(arguments: dict, sentence: str):
+    trainer = small_trainer()
+    config = SMALL_MODEL.model_copy(update=arguments)
+    with pytest.raises(TrainError, match=re.escape(sentence)):
+        dataclasses.replace(trainer, config=config)
+
+
+@pytest.mark.parametrize(
     ("flags", "sentence"),
     [
         (["--epochs", "0"], "epochs: Input should be greater than or equal to 1"),
         (["--epochs", "many"], "epochs: Input should be a valid integer"),
         (["--latent-heads", "7"], "latent_heads (7) must divide latent_dim (128)"),
+        (["--cross-heads", "7"], "cross_heads (7) must divide latent_dim (128)"),
+        (["--name", "my model"], "name: String should match pattern"),
+        (["--version", "1.1"], "version: String should match pattern"),
+        (["--seed", "20251123071638"], "seed: Input should be less than"),
+        (["--out", "tests"], "tests is a folder without card.json"),
         (["--device", "cuda:99"], "no device cuda:99"),
         (["--device", "abacus"], "none of auto, cpu, cuda, cuda:N"),
         (["--unknown"], "unrecognized arguments: --unknown"),
@@ -180,9 +225,12 @@ def test_command_writes_a_checkpoint_that_evaluate_confirms(mnist_folder: Path, 
     assert json.loads(stored.read_text())["n"] == 10_000
 
 
-def test_interrupt_loses_at_most_the_running_epoch(mnist_folder: Path, tmp_path: Path):
+EPOCHS = "12"
+
+
+def test_interrupted_run_is_resumed_to_the_same_end(mnist_folder: Path, tmp_path: Path):
     places = ("--data", str(mnist_folder), "--out", str(tmp_path / "weights"))
-    flags = (*FAST, *places, "--run", str(tmp_path / "run"), "--epochs", "200")
+    flags = (*FAST, *places, "--run", str(tmp_path / "run"), "--epochs", EPOCHS)
     command = [sys.executable, "-u", "-m", "model.train", *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -200,6 +248,16 @@ def test_interrupt_loses_at_most_the_running_epoch(mnist_folder: Path, tmp_path:
     refused = run_train(*flags)
     assert refused.returncode == 2
     assert "--resume" in refused.stderr
+
+    resumed = run_train(*flags, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    whole = run_train(*FAST, *places, "--run", str(tmp_path / "whole"), "--epochs", EPOCHS)
+    assert whole.returncode == 0, whole.stderr
+    states = [
+        without_times(torch.load(tmp_path / run / STATE_FILE, weights_only=True))
+        for run in ("run", "whole")
+    ]
+    assert_identical(*states)
 
 
 def test_two_processes_give_the_loss_curve_of_one(mnist_folder: Path, tmp_path: Path):

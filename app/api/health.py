@@ -1,8 +1,11 @@
 """GET /health, /health/live, /health/ready."""
 
+import asyncio
+
 from fastapi import APIRouter, Request
 
 from app.api.documentation import HEADERS, REQUEST_ID_PARAMETER, errors
+from app.batcher import BatcherError
 from app.lifecycle import Service
 from app.problems import ENGINE_STUCK, NOT_READY, RequestError
 from app.schemas import HealthAnswer
@@ -11,6 +14,7 @@ router = APIRouter(
     tags=["health"],
     responses={200: {"description": "All is well", "headers": HEADERS}},
 )
+PROBE_LIMIT_S = 1.0  # who asks for readiness waits no longer than two or three seconds
 _PARAMETERS = {"parameters": [REQUEST_ID_PARAMETER]}
 _STUCK = "one computation has been running for too long"
 _NOT_READY = "the service is shutting down"
@@ -47,6 +51,11 @@ async def ready(request: Request) -> HealthAnswer:
     service = Service.of(request)
     if service.draining:
         raise RequestError(NOT_READY, _NOT_READY)
-    if not await service.predictor.can_answer(service.deadline()):
+    deadline = asyncio.get_running_loop().time() + PROBE_LIMIT_S
+    try:
+        answers = await service.predictor.can_answer(deadline)
+    except BatcherError:
+        answers = False
+    if not answers:
         raise RequestError(NOT_READY, "the engine does not compute")
     return HealthAnswer()

@@ -10,17 +10,69 @@ from starlette.responses import PlainTextResponse
 from app.api.documentation import HEADERS, REQUEST_ID_PARAMETER, errors
 from app.images import FORMATS
 from app.lifecycle import Service
-from app.problems import KINDS, NOT_FOUND, NOT_READY
+from app.problems import KINDS, NOT_FOUND, NOT_READY, QUEUE_FULL, Kind
 from app.schemas import EngineInfo, InputInfo, Limits, MetadataAnswer
+from app.settings import Settings
+from model.checkpoint import (
+    Card,
+    ClassFigures,
+    DatasetInfo,
+    Evaluation,
+    TrainingRecord,
+)
+from model.config import PerceiverConfig, Preprocessing, TrainConfig
 
 router = APIRouter(tags=["metadata"])
+
+
+def explanation(kind: Kind) -> str:
+    """What a kind of problem means, in plain words."""
+    return f"{kind.status} {kind.title}\n\n{kind.help}\n"
+
+
+_FIGURES = Evaluation(
+    n=100,
+    errors=1,
+    accuracy=0.99,
+    nll=0.03,
+    ece=0.005,
+    per_class=tuple(
+        ClassFigures(label=str(d), n=10, recall=0.99, precision=0.99) for d in range(10)
+    ),
+)
+EXAMPLE = MetadataAnswer(
+    card=Card(
+        name="perceiver-mnist",
+        version="1.0.0",
+        created="2026-01-01T00:00:00+00:00",
+        parameters=1_000_000,
+        model=PerceiverConfig(),
+        labels=tuple("0123456789"),
+        preprocessing=Preprocessing(),
+        temperature=0.8,
+        metrics={"validation": _FIGURES, "test": _FIGURES},
+        dataset=DatasetInfo(name="MNIST", sha256="0" * 64, train=800, validation=100, test=100),
+        training=TrainingRecord(
+            recipe=TrainConfig(), chosen_epoch=40, seconds=4000, environment={"torch": "2.13.0"}
+        ),
+        files={"model.safetensors": "0" * 64, "model.onnx": "0" * 64},
+    ),
+    engine=EngineInfo(name="onnxruntime", device="cpu", threads=2),
+    input=InputInfo(formats=list(FORMATS), shape=[1, 28, 28]),
+    limits=Limits.model_validate(Settings.model_construct(), from_attributes=True),
+    versions={"python": "3.11.7", "onnxruntime": "1.32.0"},
+).model_dump(mode="json")
 
 
 @router.get(
     "/metadata",
     summary="The model and what serves it",
     responses={
-        200: {"description": "The model's card and the service's limits", "headers": HEADERS},
+        200: {
+            "description": "The model's card and the service's limits",
+            "headers": HEADERS,
+            "content": {"application/json": {"example": EXAMPLE}},
+        },
         **errors("/metadata", {NOT_READY: "the model is not loaded"}),
     },
     openapi_extra={"parameters": [REQUEST_ID_PARAMETER]},
@@ -52,7 +104,11 @@ async def metadata(request: Request) -> MetadataAnswer:
     summary="What a problem's type means",
     response_class=PlainTextResponse,
     responses={
-        200: {"description": "In plain words", "headers": HEADERS},
+        200: {
+            "description": "In plain words",
+            "headers": HEADERS,
+            "content": {"text/plain": {"example": explanation(QUEUE_FULL)}},
+        },
         **errors("/problems/nothing", {NOT_FOUND: "there is no page /problems/nothing"}),
     },
     openapi_extra={
@@ -74,4 +130,4 @@ async def problem(request: Request) -> PlainTextResponse:
     kind = KINDS.get(request.path_params["slug"])
     if kind is None:
         raise HTTPException(404)
-    return PlainTextResponse(f"{kind.status} {kind.title}\n\n{kind.help}\n")
+    return PlainTextResponse(explanation(kind))
