@@ -67,7 +67,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "name": "perceiver-smoke",
         "compile": False,
         "model": {"depth": 1, "self_per_cross_atn": 1, "cross_heads": 4},
-        "recipe": {"epochs": 2, "train_images": 8000, "validation_images": 1000},
+        "recipe": {
+            "epochs": 2,
+            "batch_size": 64,
+            "learning_rate": 3e-3,
+            "warmup_steps": 20,
+            "ema_decay": 0.98,
+            "train_images": 8000,
+            "validation_images": 1000,
+        },
     },
 }
 

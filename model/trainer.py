@@ -110,8 +110,8 @@ class Trainer:
 
     @property
     def best(self) -> Epoch:
-        """The epoch that validation picks: most right, then least loss."""
-        return max(self.history, key=lambda e: (e.validation_accuracy, -e.validation_loss))
+        """The epoch that validation picks: least loss, which is less noisy than accuracy."""
+        return min(self.history, key=lambda e: e.validation_loss)
 
     def run_epoch(self, progress: bool = False) -> Epoch:
         """Trains one epoch and scores the averaged weights on the validation images."""

@@ -88,7 +88,7 @@ def test_training_learns_and_another_seed_differs():
     assert other.run_epoch().train_loss != losses[0]
 
 
-def test_best_epoch_is_the_most_accurate_then_the_surest():
+def test_best_epoch_is_the_one_of_least_validation_loss():
     trainer = small_trainer()
     trainer.history = [
         Epoch(
@@ -100,7 +100,7 @@ def test_best_epoch_is_the_most_accurate_then_the_surest():
             seconds=1,
         )
         for number, (accuracy, loss) in enumerate(
-            [(0.8, 0.1), (0.9, 0.4), (0.9, 0.3), (0.85, 0.2)], start=1
+            [(0.8, 0.3), (0.9, 0.2), (0.85, 0.1), (0.9, 0.15)], start=1
         )
     ]
     assert trainer.best.epoch == 3
