@@ -8,10 +8,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format train lock clean
+.PHONY: help serve test lint format train evaluate lock clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 serve: $(VENV)/.installed-$(or $(EXTRAS),base) ## set up and start the service on http://127.0.0.1:8000
 	@exec $(BIN)/python -m app $(FLAGS)
@@ -30,6 +30,9 @@ format: $(VENV)/.installed-dev ## format the code
 
 train: $(VENV)/.installed-train ## train the shipped model anew: FLAGS="--data FOLDER"
 	@exec $(BIN)/python -m model.train $(FLAGS)
+
+evaluate: $(VENV)/.installed-train ## measure the shipped checkpoint anew: FLAGS="--data FOLDER"
+	@exec $(BIN)/python -m model.evaluate weights/perceiver-mnist $(FLAGS)
 
 lock: $(VENV)/.installed-dev ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
