@@ -57,6 +57,6 @@ def test_settings_table_is_complete():
 
 def test_files_that_it_names_exist():
     for path in re.findall(r"(?:app|model|weights|tests)/[\w./-]+\w", README):
-        if "mine" not in path:
+        if not path.endswith(("mine", "smoke")):  # the reader's own, made by a command
             assert (ROOT / path).exists(), path
     assert Path(ROOT / "LICENSE").exists()
