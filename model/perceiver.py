@@ -58,7 +58,8 @@ def _window(length: int, bands: int, width: float) -> Tensor:
     logarithm = -(distance**2 / (2 * width**2)).clamp(max=GAZE_DEPTH)
     cosines = torch.cos(math.pi * distance[:, None] * band_frequencies(length, bands))
     basis = torch.cat([torch.ones(len(distance), 1), cosines], dim=1)
-    weights = torch.linalg.lstsq(basis, logarithm[:, None]).solution[1:, 0]
+    solution = torch.linalg.lstsq(basis.double(), logarithm[:, None].double()).solution
+    weights = solution[1:, 0].float()
     return torch.cat([torch.zeros(1), weights, weights])
 
 
@@ -89,12 +90,16 @@ class CrossAttention(nn.Module):
         """
         head_dim = self.key.weight.shape[0] // self.heads
         keys = self.key.weight.unflatten(0, (self.heads, -1))  # (H, E, F), a view
+        # In float64, whose noise float32 rounds away: LAPACK's last bits differ from call to call.
+        targets = targets.double()
         basis = torch.linalg.svd(targets, full_matrices=False).Vh[:, :head_dim]  # (H, R, F)
         keys[:, : basis.shape[1]] = basis
-        queries = torch.zeros(self.heads, len(latents), head_dim)  # (H, L, E)
+        queries = targets.new_zeros(self.heads, len(latents), head_dim)  # (H, L, E)
         queries[..., : basis.shape[1]] = targets @ basis.transpose(1, 2) * math.sqrt(head_dim)
         nn.init.zeros_(self.query.bias)
-        solution = torch.linalg.pinv(self.norm(latents)) @ queries.transpose(0, 1).flatten(1)
+        solution = torch.linalg.pinv(self.norm(latents).double()) @ queries.transpose(0, 1).flatten(
+            1
+        )
         self.query.weight.copy_(solution.T)  # (D, D), heads in rows
 
     def attention(self, latents: Tensor, tokens: Tensor) -> Tensor:

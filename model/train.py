@@ -112,7 +112,9 @@ class TrainOptions(BaseSettings):
         "1.0.0", pattern=VERSION_PATTERN, description="the checkpoint's semantic version"
     )
     out: Path | None = Field(None, description="checkpoint folder; default weights/NAME")
-    run: Path | None = Field(None, description="folder of the run's state; default runs/NAME")
+    run_folder: Path | None = Field(
+        None, description="folder of the run's state; default runs/NAME"
+    )
     resume: bool = Field(False, description="go on with the run in the run folder")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -149,7 +151,7 @@ def train(options: TrainOptions) -> Path:
     """
     recipe = options.recipe
     out = options.out or Path("weights") / options.name
-    run = options.run or Path("runs") / options.name
+    run = options.run_folder or Path("runs") / options.name
     check_replaceable(out)
     with _runtime(options) as runtime:
         mnist = load_mnist(options.data)

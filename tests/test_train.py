@@ -203,7 +203,7 @@ FAST = (
 
 def test_command_writes_a_checkpoint_that_evaluate_confirms(mnist_folder: Path, tmp_path: Path):
     out, run = tmp_path / "weights", tmp_path / "run"
-    places = ("--data", str(mnist_folder), "--out", str(out), "--run", str(run))
+    places = ("--data", str(mnist_folder), "--out", str(out), "--run-folder", str(run))
     result = run_train(*FAST, *places, "--epochs", "2")
     assert result.returncode == 0, result.stderr
     assert "epoch   2/2" in result.stdout
@@ -230,7 +230,7 @@ EPOCHS = "12"
 
 def test_interrupted_run_is_resumed_to_the_same_end(mnist_folder: Path, tmp_path: Path):
     places = ("--data", str(mnist_folder), "--out", str(tmp_path / "weights"))
-    flags = (*FAST, *places, "--run", str(tmp_path / "run"), "--epochs", EPOCHS)
+    flags = (*FAST, *places, "--run-folder", str(tmp_path / "run"), "--epochs", EPOCHS)
     command = [sys.executable, "-u", "-m", "model.train", *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -251,7 +251,7 @@ def test_interrupted_run_is_resumed_to_the_same_end(mnist_folder: Path, tmp_path
 
     resumed = run_train(*flags, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    whole = run_train(*FAST, *places, "--run", str(tmp_path / "whole"), "--epochs", EPOCHS)
+    whole = run_train(*FAST, *places, "--run-folder", str(tmp_path / "whole"), "--epochs", EPOCHS)
     assert whole.returncode == 0, whole.stderr
     states = [
         without_times(torch.load(tmp_path / run / STATE_FILE, weights_only=True))
@@ -267,7 +267,8 @@ def test_two_processes_give_the_loss_curve_of_one(mnist_folder: Path, tmp_path: 
         launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
         command = [
             sys.executable, "-m", *(launcher if processes > 1 else []), "model.train", *FAST,
-            "--data", str(mnist_folder), "--run", str(run), "--out", str(tmp_path / "weights"),
+            "--data", str(mnist_folder), "--out", str(tmp_path / "weights"),
+            "--run-folder", str(run),
             "--epochs", "2",
         ]  # fmt: skip
         result = subprocess.run(command, capture_output=True, text=True, timeout=300)
