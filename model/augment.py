@@ -1,4 +1,4 @@
-"""Whole-batch tensor augmentation: one random affine map and one elastic warp per image.
+"""Whole-batch tensor augmentation: a random affine map, elastic warp, stroke width and damage.
 
 Everything runs on the images' device, from an explicit generator, so that a batch is a function of
 the generator's seed alone.
@@ -11,6 +11,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.config import AugmentConfig
+from model.distortions import dilate, distort, erode, smooth_noise
+
+
+def augment(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    """Each image (B, 1, H, W) in [0, 255] changed in its own way; the same shape and range.
+
+    The batch must be in random order: its place in it decides what damage an image takes.
+    """
+    grids = random_grids(len(images), (images.shape[2], images.shape[3]), config, generator)
+    images = warp(images / 255, grids).clamp(0, 1)
+    images = change_stroke_width(images, config.stroke_width, generator)
+    return distort(images, config.distorted, generator) * 255
+
+
+def change_stroke_width(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Strokes (B, 1, H, W) widened or thinned by up to `strength` pixels on either side."""
+    change = _uniform(len(images), strength, generator)[:, None, None, None]
+    changed = torch.where(change > 0, dilate(images), erode(images))
+    return images.lerp(changed, change.abs())
 
 
 def random_grids(
@@ -26,8 +45,12 @@ def random_grids(
 
     Returns: (B, H, W, 2) x, y in [-1, 1] over the image, for `warp`.
     """
-    theta = _affine_maps(batch, config, generator)
-    grids = F.affine_grid(theta, [batch, 1, *size], align_corners=False)
+    height, width = size
+    maps = _affine_maps(batch, config, generator)[:, :, None, None]  # (B, 2, 1, 1, 3)
+    y = (2 * torch.arange(height, device=generator.device)[:, None] + 1) / height - 1
+    x = (2 * torch.arange(width, device=generator.device)[None] + 1) / width - 1
+    # Written out: `affine_grid` is a product of many tiny matrices, slow on a CPU.
+    grids = (maps[..., 0] * x + maps[..., 1] * y + maps[..., 2]).permute(0, 2, 3, 1)
     if config.elastic_pixels:
         grids = grids + _elastic_field(batch, size, config, generator)
     return grids
@@ -45,8 +68,10 @@ def _uniform(batch: int, limit: float, generator: torch.Generator) -> Tensor:
 
 def _affine_maps(batch: int, config: AugmentConfig, generator: torch.Generator) -> Tensor:
     """(B, 2, 3) maps from output to input coordinates in [-1, 1]: rotate, shear, scale, shift."""
+    # A product of two draws: most images turn and lean little, some as far as they may.
     angle = _uniform(batch, math.radians(config.rotate_degrees), generator)
-    shear = _uniform(batch, config.shear, generator)
+    angle = angle * _uniform(batch, 1.0, generator)
+    shear = _uniform(batch, config.shear, generator) * _uniform(batch, 1.0, generator)
     scale_x = 1 + _uniform(batch, config.scale, generator)
     scale_y = 1 + _uniform(batch, config.scale, generator)
     shift_x = _uniform(batch, config.shift, generator)
@@ -66,8 +91,6 @@ def _elastic_field(
     noise and far cheaper.
     """
     height, width = size
-    knots = config.elastic_knots
-    noise = torch.randn(batch, 2, knots, knots, generator=generator, device=generator.device)
-    field = F.interpolate(noise, size, mode="bicubic", align_corners=True)
+    field = smooth_noise(batch, 2, size, config.elastic_knots, generator)
     pixels = torch.tensor([2 / width, 2 / height], device=field.device)
     return field.permute(0, 2, 3, 1) * pixels * config.elastic_pixels

@@ -28,6 +28,10 @@ class PerceiverConfig(_Config):
     cross_heads: int = Field(4, ge=1, description="heads of each cross-attention")
     share_weights: bool = Field(False, description="blocks 2 to depth share their weights")
     mlp_ratio: int = Field(4, ge=1, description="hidden width of an MLP over latent_dim")
+    input_adapter: Literal["pixels", "convolution"] = Field(
+        "pixels", description="what the byte array holds: single pixels, or a convolution's output"
+    )
+    adapter_channels: int = Field(64, ge=1, description="channels of that convolution")
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "PerceiverConfig":
@@ -46,12 +50,14 @@ class PerceiverConfig(_Config):
 class AugmentConfig(_Config):
     """Ranges of the random maps in `model.augment`."""
 
-    rotate_degrees: float = Field(10.0, ge=0, le=180, description="rotation, either way")
-    shear: float = Field(0.15, ge=0, le=1, description="horizontal shear, either way")
-    scale: float = Field(0.1, ge=0, lt=1, description="relative change of each axis' size")
+    rotate_degrees: float = Field(30.0, ge=0, le=180, description="rotation, either way")
+    shear: float = Field(0.45, ge=0, le=1, description="horizontal shear, either way")
+    scale: float = Field(0.15, ge=0, lt=1, description="relative change of each axis' size")
     shift: float = Field(0.1, ge=0, le=1, description="shift in half image sizes")
     elastic_pixels: float = Field(0.7, ge=0, description="elastic warp's typical displacement")
     elastic_knots: int = Field(6, ge=2, description="random displacements along each axis")
+    stroke_width: float = Field(0.5, ge=0, le=1, description="pixels on either side of a stroke")
+    distorted: float = Field(0.3, ge=0, le=1, description="part of the images that is damaged")
 
 
 class TrainConfig(_Config):

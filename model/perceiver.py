@@ -8,6 +8,7 @@ L latents, D latent width, H heads, E = D / H width of a head.
 
 import math
 from collections.abc import Iterator
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 GAZE_WIDTHS = (0.1, 0.2)  # standard deviations; an axis runs over [-1, 1]
 GAZE_SPREAD = 0.75  # the centres lie in [-GAZE_SPREAD, GAZE_SPREAD] of each axis
 GAZE_DEPTH = 16.0  # how far a window's logits fall at most
+
+InputAdapter = Literal["pixels", "convolution"]
 
 
 def position_grid(input_shape: tuple[int, ...]) -> Tensor:
@@ -170,6 +173,29 @@ class SelfLayer(nn.Module):
         return updated
 
 
+class ConvolutionAdapter(nn.Module):
+    """One convolution and a pooling in front of the byte array, as the paper's for ImageNet.
+
+    Halves every axis: position features go on the smaller grid. Section 4.1, appendix on ImageNet.
+    """
+
+    KERNEL = 5
+
+    def __init__(self, num_channels: int, axes: int, width: int) -> None:
+        super().__init__()
+        convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+        pool = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)[axes - 1]
+        self.convolution = convolution(num_channels, width, self.KERNEL, padding="same")
+        self.pool = pool(2, ceil_mode=True)
+        nn.init.kaiming_normal_(self.convolution.weight, nonlinearity="relu")
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, C, *input_shape) -> (B, width, *halved shape), rounded up."""
+        # Pooled first: the activation rises almost everywhere, and then has a quarter of the work.
+        pooled: Tensor = F.gelu(self.pool(self.convolution(inputs)))
+        return pooled
+
+
 class Block(nn.Module):
     """One cross-attention with its MLP, then the latent self-attention layers."""
 
@@ -206,12 +232,16 @@ class Perceiver(nn.Module):
         cross_heads: heads of each cross-attention; divides `latent_dim`.
         share_weights: blocks 2 to `depth` are one block applied again and again, as in the paper.
         mlp_ratio: hidden width of each MLP in multiples of `latent_dim`.
+        input_adapter: "pixels" reads every position as it is; "convolution" puts one convolution
+            and a pooling that halves each axis in front of the byte array (1 to 3 axes).
+        adapter_channels: channels of that convolution.
 
     Raises:
         ValueError: an argument is impossible; the message names it.
     """
 
     position_features: Tensor
+    token_grid: tuple[int, ...]
 
     def __init__(
         self,
@@ -229,6 +259,8 @@ class Perceiver(nn.Module):
         cross_heads: int = 4,
         share_weights: bool = False,
         mlp_ratio: int = 4,
+        input_adapter: InputAdapter = "pixels",
+        adapter_channels: int = 64,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -242,12 +274,15 @@ class Perceiver(nn.Module):
             ("self_per_cross_atn", self_per_cross_atn, 0),
             ("cross_heads", cross_heads, 1),
             ("mlp_ratio", mlp_ratio, 1),
+            ("adapter_channels", adapter_channels, 1),
         ):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
         for name, heads in (("latent_heads", latent_heads), ("cross_heads", cross_heads)):
             if latent_dim % heads:
                 raise ValueError(f"{name} ({heads}) must divide latent_dim ({latent_dim})")
+        if input_adapter not in get_args(InputAdapter):
+            raise ValueError(f"input_adapter must be pixels or convolution, not {input_adapter!r}")
         if not input_shape or min(input_shape) < 1:
             raise ValueError(f"input_shape must hold positive axis lengths, not {input_shape}")
         if not 0.0 <= attn_dropout < 1.0:
@@ -255,11 +290,19 @@ class Perceiver(nn.Module):
 
         self.depth = depth
         self.num_channels = num_channels
-        self.input_shape = tuple(input_shape)
-        grid = position_grid(self.input_shape)
-        positions = fourier_position_features(grid, self.input_shape, fourier_bands)
+        self.input_shape = self.token_grid = tuple(input_shape)
+        token_channels = num_channels
+        self.adapter: nn.Module = nn.Identity()
+        if input_adapter == "convolution":
+            if len(self.input_shape) > 3:
+                raise ValueError("input_adapter: a convolution takes inputs of 1 to 3 axes")
+            self.adapter = ConvolutionAdapter(num_channels, len(input_shape), adapter_channels)
+            self.token_grid = tuple(-(-length // 2) for length in input_shape)
+            token_channels = adapter_channels
+        grid = position_grid(self.token_grid)
+        positions = fourier_position_features(grid, self.token_grid, fourier_bands)
         self.register_buffer("position_features", positions, persistent=False)
-        token_dim = num_channels + positions.shape[1]
+        token_dim = token_channels + positions.shape[1]
 
         # Unit variance, so that LayerNorm changes little and the latents differ from the start.
         self.latents = nn.Parameter(torch.randn(num_latents, latent_dim))
@@ -276,24 +319,24 @@ class Perceiver(nn.Module):
         ]
         self.head = nn.Sequential(nn.LayerNorm(latent_dim), nn.Linear(latent_dim, num_features))
         for block in blocks:
-            block.cross.aim(self.latents, self._gazes(cross_heads, fourier_bands))
+            block.cross.aim(self.latents, self._gazes(cross_heads, fourier_bands, token_channels))
         self.blocks = nn.ModuleList(blocks)
 
-    def _gazes(self, heads: int, bands: int) -> Tensor:
+    def _gazes(self, heads: int, bands: int, token_channels: int) -> Tensor:
         """Random folded queries (H, L, F): position windows, with random weights of the channels.
 
         The features of two places, each pair of a band's sine and cosine weighted alike, have a
         sum of cosines of their distance as dot product: weighted so that it draws a window.
         """
-        axes, latents = len(self.input_shape), len(self.latents)
+        axes, latents = len(self.token_grid), len(self.latents)
         gazes = []
         for head in range(heads):
             share = head / max(1, heads - 1)
             width = GAZE_WIDTHS[0] * (GAZE_WIDTHS[1] / GAZE_WIDTHS[0]) ** share
             centres = (torch.rand(latents, axes) * 2 - 1) * GAZE_SPREAD
-            features = fourier_position_features(centres, self.input_shape, bands)
-            weights = [_window(length, bands, width) for length in self.input_shape]
-            channels = torch.randn(latents, self.num_channels)
+            features = fourier_position_features(centres, self.token_grid, bands)
+            weights = [_window(length, bands, width) for length in self.token_grid]
+            channels = torch.randn(latents, token_channels) / math.sqrt(token_channels)
             gazes.append(torch.cat([channels, features * torch.cat(weights)], dim=1))
         return torch.stack(gazes)
 
@@ -306,8 +349,8 @@ class Perceiver(nn.Module):
         if inputs.shape[1:] != (self.num_channels, *self.input_shape):
             expected = ", ".join(map(str, ("B", self.num_channels, *self.input_shape)))
             raise ValueError(f"inputs must have shape ({expected}), not {tuple(inputs.shape)}")
-        channels = inputs.flatten(2).transpose(1, 2)  # (B, N, C)
-        positions = self.position_features.to(inputs.dtype).expand(inputs.shape[0], -1, -1)
+        channels = self.adapter(inputs).flatten(2).transpose(1, 2)  # (B, N, C)
+        positions = self.position_features.to(channels.dtype).expand(inputs.shape[0], -1, -1)
         return torch.cat([channels, positions], dim=2)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -322,11 +365,11 @@ class Perceiver(nn.Module):
         """The logits of `forward`, and where each block's latents looked.
 
         Returns: logits (B, num_features); cross-attention weights
-        (B, depth, H, L, *input_shape), which sum to 1 over the positions.
+        (B, depth, H, L, *token_grid), which sum to 1 over the positions.
         """
         maps: list[Tensor] = []
         logits = self._run(inputs, maps)
-        return logits, torch.stack(maps, dim=1).unflatten(-1, self.input_shape)
+        return logits, torch.stack(maps, dim=1).unflatten(-1, self.token_grid)
 
     def _run(self, inputs: Tensor, maps: list[Tensor] | None) -> Tensor:
         tokens = self.tokens(inputs)

@@ -82,19 +82,20 @@ def misread_images(
 def attention_maps(image: NDArray[np.uint8], attention: NDArray[np.float32]) -> bytes:
     """Where a model looked: a row per block with the picture, the mean, and its sharpest latents.
 
-    image: (H, W). attention: (depth, heads, L, H, W).
+    image: (H, W). attention: (depth, heads, L, *grid), drawn over the whole image.
     """
     depth, shown = len(attention), 7
+    edges = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)
     figure = Figure(figsize=(1.5 * (shown + 2), 1.6 * depth), layout="constrained")
     grid = figure.subplots(depth, shown + 2, squeeze=False)
     for block, row in enumerate(grid):
-        maps = attention[block].reshape(-1, *image.shape)
+        maps = attention[block].reshape(-1, *attention.shape[3:])
         sharpest = maps.reshape(len(maps), -1).max(axis=1).argsort()[::-1][:shown]
         row[0].imshow(image, cmap="gray_r")
         row[0].set_ylabel(f"block {block + 1}")
         for axes, weights in zip(row[1:], [maps.mean(axis=0), *maps[sharpest]], strict=False):
             axes.imshow(image, cmap="gray_r", alpha=0.35)
-            axes.imshow(weights, cmap="inferno", alpha=0.75)
+            axes.imshow(weights, cmap="inferno", alpha=0.75, extent=edges)
     grid[0][0].set_title("input")
     grid[0][1].set_title("mean of all")
     grid[0][2].set_title("sharpest latents", loc="left")

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_parameters
 from tqdm import tqdm
 
-from model.augment import random_grids, warp
+from model.augment import augment
 from model.config import PerceiverConfig, Preprocessing, TrainConfig
 from model.datasets import LabelledImages
 from model.device import device_name
@@ -196,13 +196,10 @@ class Trainer:
     def _train_step(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """One update from the images with indices `batch`; returns (loss, accuracy)."""
         runtime = self.runtime
-        # Every process draws the maps of the joint batch and warps its own share with its own.
-        height, width = self.train.images.shape[1:]
-        grids = random_grids(len(batch), (height, width), self.recipe.augment, generator)
+        # Every process changes the joint batch alike and takes its share of it.
+        images = augment(self.images[batch].float(), self.recipe.augment, generator)
         share = slice(runtime.rank, None, runtime.processes)
-        mine = batch[share]
-        images = warp(self.images[mine].float(), grids[share])
-        loss, accuracy = self.step(images, self.labels[mine])
+        loss, accuracy = self.step(images[share], self.labels[batch[share]])
         loss.backward()
         if runtime.processes > 1:
             self._average_gradients()

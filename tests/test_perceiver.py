@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.flops import count_flops
 from model.perceiver import Block, CrossAttention, Perceiver, SelfAttention
 
 SHAPES = [(28, 28), (50,), (4, 6, 5)]
@@ -87,9 +88,11 @@ def small(input_shape: tuple[int, ...] = (28, 28), **arguments) -> Perceiver:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("share_weights", [False, True])
-def test_folded_attention_equals_plain_attention(shape: tuple[int, ...], share_weights: bool):
-    model = small(shape, share_weights=share_weights)
+@pytest.mark.parametrize(
+    "arguments", [{}, {"share_weights": True}, {"input_adapter": "convolution"}]
+)
+def test_folded_attention_equals_plain_attention(shape: tuple[int, ...], arguments: dict):
+    model = small(shape, **arguments)
     inputs = torch.randn(4, 2, *shape)
 
     outputs, gradients = [], []
@@ -151,6 +154,28 @@ def test_attention_maps_are_distributions_over_positions():
     torch.testing.assert_close(logits, model(inputs))
 
 
+@pytest.mark.parametrize(
+    ("shape", "grid"), [((28, 28), (14, 14)), ((51,), (26,)), ((4, 7, 1), (2, 4, 1))]
+)
+def test_convolution_halves_the_axes(shape: tuple[int, ...], grid: tuple[int, ...]):
+    model = small(shape, input_adapter="convolution", adapter_channels=12, fourier_bands=3)
+    inputs = torch.randn(2, 2, *shape)
+    assert model.tokens(inputs).shape == (2, math.prod(grid), 12 + len(grid) * 7)
+    assert model.forward_with_attention(inputs)[1].shape == (2, 3, 3, 5, *grid)
+
+
+def test_convolution_sees_each_position_where_it_is():
+    """A change of one pixel reaches the tokens around it and no other."""
+    model = small(input_adapter="convolution")
+    inputs = torch.randn(1, 2, 28, 28)
+    changed = inputs.clone()
+    changed[0, :, 20, 5] += 1.0
+    moved = (model.tokens(inputs) - model.tokens(changed)).abs().amax(2).view(14, 14) > 0
+    rows, columns = moved.nonzero(as_tuple=True)
+    assert 9 <= rows.min() <= rows.max() <= 11
+    assert 1 <= columns.min() <= columns.max() <= 3
+
+
 def test_initial_gazes_are_narrow_and_lie_in_different_places():
     torch.manual_seed(0)
     model = Perceiver(depth=1)
@@ -201,6 +226,9 @@ def test_dropout_acts_in_training_alone():
         ({"input_shape": (28, 0)}, "input_shape"),
         ({"attn_dropout": 1.0}, "attn_dropout"),
         ({"attn_dropout": -0.1}, "attn_dropout"),
+        ({"input_adapter": "patches"}, "input_adapter"),
+        ({"input_adapter": "convolution", "input_shape": (2, 2, 2, 2)}, "input_adapter"),
+        ({"adapter_channels": 0}, "adapter_channels"),
     ],
 )
 def test_impossible_arguments_are_named(arguments: dict, name: str):
@@ -212,3 +240,14 @@ def test_impossible_arguments_are_named(arguments: dict, name: str):
 def test_inputs_of_another_shape_are_refused(shape: tuple[int, ...]):
     with pytest.raises(ValueError, match=r"inputs must have shape \(B, 1, 28, 28\)"):
         Perceiver(depth=1)(torch.zeros(shape))
+
+
+def test_flops_are_two_for_each_multiply_add():
+    model = small((10,), depth=1, num_channels=1, fourier_bands=2, self_per_cross_atn=0)
+    positions, features, latents, dim, heads = 10, 1 + 5, 5, 24, 3
+    projections = 2 * latents * dim * dim  # queries, output
+    folding = 2 * latents * dim * features  # keys into the queries, values after the sum
+    attention = 2 * heads * latents * features * positions  # logits, weighted sum
+    mlp = 2 * 4 * latents * dim * dim
+    multiply_adds = projections + folding + attention + mlp + dim * 7
+    assert count_flops(model) == 2 * multiply_adds
