@@ -56,12 +56,17 @@ STATE_FILE = "state.pt"
 PRESETS: dict[str, dict[str, Any]] = {
     "mnist": {
         "model": {
-            "depth": 3,
-            "fourier_bands": 8,
-            "latent_dim": 128,
+            "depth": 2,
+            "fourier_bands": 6,
+            "num_latents": 8,
+            "latent_dim": 192,
             "self_per_cross_atn": 1,
-            "cross_heads": 8,
+            "cross_heads": 16,
+            "mlp_ratio": 2,
+            "input_adapter": "convolution",
+            "adapter_channels": 64,
         },
+        "recipe": {"epochs": 80, "learning_rate": 2e-3, "ema_decay": 0.9995},
     },
     "smoke": {
         "name": "perceiver-smoke",
@@ -153,7 +158,7 @@ def train(options: TrainOptions) -> Path:
     out = options.out or Path("weights") / options.name
     run = options.run_folder or Path("runs") / options.name
     check_replaceable(out)
-    with _runtime(options) as runtime:
+    with open_runtime(options) as runtime:
         mnist = load_mnist(options.data)
         kept, validation = split(mnist.train, recipe.validation_images, recipe.seed)
         if recipe.train_images is not None:
@@ -242,7 +247,7 @@ def _finish(trainer: Trainer, mnist: MNIST, options: TrainOptions, out: Path) ->
 
 
 @contextlib.contextmanager
-def _runtime(options: TrainOptions) -> Iterator[Runtime]:
+def open_runtime(options: TrainOptions) -> Iterator[Runtime]:
     """Finds the device; joins the other processes where torchrun started several."""
     rank, local_rank, processes = (
         int(os.environ.get(name, default))

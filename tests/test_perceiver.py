@@ -173,7 +173,7 @@ def test_convolution_sees_each_position_where_it_is():
     moved = (model.tokens(inputs) - model.tokens(changed)).abs().amax(2).view(14, 14) > 0
     rows, columns = moved.nonzero(as_tuple=True)
     assert 9 <= rows.min() <= rows.max() <= 11
-    assert 1 <= columns.min() <= columns.max() <= 3
+    assert 1 <= columns.min() <= columns.max() <= 4
 
 
 def test_initial_gazes_are_narrow_and_lie_in_different_places():
