@@ -167,8 +167,8 @@ def test_model_that_does_not_fit_the_data_is_refused_at_once(arguments: dict, se
     [
         (["--epochs", "0"], "epochs: Input should be greater than or equal to 1"),
         (["--epochs", "many"], "epochs: Input should be a valid integer"),
-        (["--latent-heads", "7"], "latent_heads (7) must divide latent_dim (128)"),
-        (["--cross-heads", "7"], "cross_heads (7) must divide latent_dim (128)"),
+        (["--latent-heads", "7"], "latent_heads (7) must divide latent_dim (192)"),
+        (["--cross-heads", "7"], "cross_heads (7) must divide latent_dim (192)"),
         (["--name", "my model"], "name: String should match pattern"),
         (["--version", "1.1"], "version: String should match pattern"),
         (["--seed", "20251123071638"], "seed: Input should be less than"),
