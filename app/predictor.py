@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from time import perf_counter
 
 import numpy as np
@@ -31,6 +31,13 @@ class Timing:
     preprocess: float
     queue: float
     infer: float
+
+    @classmethod
+    def slowest(cls, timings: Iterable["Timing"]) -> "Timing | None":
+        """Each stage's longest time, None where there are no timings."""
+        stages = zip(*map(astuple, timings), strict=True)
+        longest = [max(stage) for stage in stages]
+        return cls(*longest) if longest else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +101,22 @@ class Predictor:
         """
         prepared = await self._prepare_all(images, deadline)
         good = [item for item in prepared if isinstance(item, _Prepared)]
-        outcomes = iter(await self._batcher.submit([item.pixels for item in good], deadline))
-        results: list[Prediction | ImageError | EngineError] = []
-        for item in prepared:
-            if isinstance(item, ImageError):
-                results.append(item)
-                continue
-            outcome = next(outcomes)
-            if isinstance(outcome.value, Exception):
-                error = EngineError("the engine failed to compute this image")
-                logger.error("%s", error, exc_info=outcome.value)
-                results.append(error)
-                continue
-            timing = Timing(item.decode_s, item.preprocess_s, outcome.queue_s, outcome.run_s)
-            results.append(self._prediction(outcome.value, timing))
-        return results
+        outcomes = iter(await self._compute(good, deadline))
+        return [item if isinstance(item, ImageError) else next(outcomes) for item in prepared]
+
+    async def predict_arrays(
+        self, images: Sequence[NDArray[np.uint8]], deadline: float
+    ) -> list[Prediction | EngineError]:
+        """Reads images that are in the model's form already; one that fails has its error.
+
+        Args:
+            images: (C, H, W) each, light strokes on black.
+            deadline: on the event loop's clock.
+
+        Raises:
+            BatcherError: too many wait, the deadline passed, or `close` was called.
+        """
+        return await self._compute([_Prepared(image, 0.0, 0.0) for image in images], deadline)
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         """Computes batches of empty images, so that the first request finds all in place.
@@ -156,6 +164,21 @@ class Predictor:
             raise DeadlineExceededError("the image was not decoded in time") from None
         finally:
             self._undecoded -= len(images)
+
+    async def _compute(
+        self, prepared: Sequence[_Prepared], deadline: float
+    ) -> list[Prediction | EngineError]:
+        outcomes = await self._batcher.submit([item.pixels for item in prepared], deadline)
+        results: list[Prediction | EngineError] = []
+        for item, outcome in zip(prepared, outcomes, strict=True):
+            if isinstance(outcome.value, Exception):
+                error = EngineError("the engine failed to compute this image")
+                logger.error("%s", error, exc_info=outcome.value)
+                results.append(error)
+                continue
+            timing = Timing(item.decode_s, item.preprocess_s, outcome.queue_s, outcome.run_s)
+            results.append(self._prediction(outcome.value, timing))
+        return results
 
     def _prepare(self, image: bytes) -> _Prepared | ImageError:
         started = perf_counter()

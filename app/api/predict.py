@@ -1,10 +1,5 @@
 """POST /predict and /predict/batch."""
 
-import asyncio
-from collections.abc import Coroutine, Sequence
-from dataclasses import astuple
-from typing import Any, TypeVar
-
 from fastapi import APIRouter, Request, Response
 
 from app.api import uploads
@@ -12,7 +7,6 @@ from app.api.documentation import HEADERS, REQUEST_ID_PARAMETER, errors
 from app.lifecycle import Service
 from app.predictor import Prediction, Timing
 from app.problems import (
-    CLIENT_GONE,
     DEADLINE_EXCEEDED,
     EMPTY_BODY,
     EMPTY_IMAGE,
@@ -34,8 +28,6 @@ from app.problems import (
 from app.schemas import BatchAnswer, ItemError, PredictAnswer, Reading
 
 router = APIRouter(tags=["predict"])
-
-T = TypeVar("T")
 
 _BINARY = {"type": "string", "format": "binary"}
 _REQUEST_ERRORS = {
@@ -112,7 +104,7 @@ async def predict(request: Request) -> Response:
         image = await uploads.read_body(request, settings.max_bytes, settings.request_timeout_s)
     else:
         raise uploads.unsupported(kind, f"{uploads.FORM} or an image/* type")
-    prediction = await _unless_gone(request, predictor.predict(image, service.deadline()))
+    prediction = await uploads.unless_gone(request, predictor.predict(image, service.deadline()))
     request.state.timing = prediction.timing
     reading = Reading.of(prediction)
     answer = PredictAnswer.model_construct(
@@ -175,9 +167,13 @@ async def predict_batch(request: Request) -> Response:
     )
     files = await uploads.read_form(request, limits)
     images = [file for file in files if isinstance(file, bytes)]
-    outcomes = iter(await _unless_gone(request, predictor.predict_many(images, service.deadline())))
+    outcomes = iter(
+        await uploads.unless_gone(request, predictor.predict_many(images, service.deadline()))
+    )
     results = [file if isinstance(file, RequestError) else next(outcomes) for file in files]
-    request.state.timing = _slowest([r.timing for r in results if isinstance(r, Prediction)])
+    request.state.timing = Timing.slowest(
+        result.timing for result in results if isinstance(result, Prediction)
+    )
     answer = BatchAnswer.model_construct(
         model=predictor.card.name,
         version=predictor.card.version,
@@ -189,25 +185,3 @@ async def predict_batch(request: Request) -> Response:
         ],
     )
     return Response(answer.model_dump_json(), media_type="application/json")
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Awaits the work, and drops it as soon as its client hangs up."""
-    task = asyncio.ensure_future(work)
-    watch = asyncio.ensure_future(uploads.hang_up(request))
-    watch.add_done_callback(lambda _: task.cancel())
-    try:
-        return await task
-    except asyncio.CancelledError:
-        if watch.done():
-            raise RequestError(CLIENT_GONE, "the client hung up") from None
-        raise
-    finally:
-        watch.cancel()
-        task.cancel()
-
-
-def _slowest(timings: Sequence[Timing]) -> Timing | None:
-    if not timings:
-        return None
-    return Timing(*(max(phase) for phase in zip(*map(astuple, timings), strict=True)))

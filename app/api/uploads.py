@@ -1,9 +1,9 @@
 """Request bodies read within limits that hold while they stream."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request
 from python_multipart import MultipartParser
@@ -24,6 +24,8 @@ from app.problems import (
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
+
+T = TypeVar("T")
 
 FORM = "multipart/form-data"
 # Room in a form's body for boundaries and part headers.
@@ -108,7 +110,23 @@ async def read_form(request: Request, limits: FormLimits) -> list[bytes | Reques
     return [bytes(file) if isinstance(file, bytearray) else file for file in form.files]
 
 
-async def hang_up(request: Request) -> None:
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Awaits the work, and drops it as soon as its client hangs up."""
+    task = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(_hang_up(request))
+    watch.add_done_callback(lambda _: task.cancel())
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if watch.done():
+            raise RequestError(CLIENT_GONE, "the client hung up") from None
+        raise
+    finally:
+        watch.cancel()
+        task.cancel()
+
+
+async def _hang_up(request: Request) -> None:
     """Returns when the client of a request whose body is read has gone."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
