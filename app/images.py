@@ -4,10 +4,10 @@ import io
 import warnings
 from importlib import import_module
 
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
-from model.preprocess import WORKING_SIZE
+from model.preprocess import load_upright
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 _SIGNATURES = {
@@ -53,7 +53,7 @@ class UnreadableImageError(ImageError):
 def decode(content: bytes, max_pixels: int) -> Image.Image:
     """Decodes the first frame of a picture and turns it upright, as its EXIF data asks.
 
-    A large JPEG is decoded at reduced size, no smaller than twice `WORKING_SIZE`.
+    A large JPEG is decoded at reduced size.
 
     Args:
         content: a whole file of one of `FORMATS`; its own bytes tell which.
@@ -70,11 +70,7 @@ def decode(content: bytes, max_pixels: int) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(content), formats=[name])
         _check_size(picture, max_pixels)
-        if name == "JPEG":
-            shrink = max(picture.size) // (2 * WORKING_SIZE)
-            if shrink > 1:
-                picture.draft(None, (picture.width // shrink, picture.height // shrink))
-        picture.load()
+        return load_upright(picture)
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -82,22 +78,12 @@ def decode(content: bytes, max_pixels: int) -> Image.Image:
     except Exception as error:
         # Broken files make Pillow raise a dozen types, from struct.error to ZeroDivisionError.
         raise UnreadableImageError(f"the {name} image is truncated or broken") from error
-    return _upright(picture)
 
 
 def _format(content: bytes) -> str | None:
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "WEBP"
     return next((name for magic, name in _SIGNATURES.items() if content.startswith(magic)), None)
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        ImageOps.exif_transpose(picture, in_place=True)
-    except Exception:  # broken metadata is no reason to refuse a good picture
-        picture = picture.copy()
-        picture.info = {k: v for k, v in picture.info.items() if k == "transparency"}
-    return picture
 
 
 def _check_size(picture: Image.Image, max_pixels: int) -> None:

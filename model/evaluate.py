@@ -5,8 +5,10 @@ stores them as JSON, and compares them with what the checkpoint's card claims.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from model.checkpoint import (
 from model.datasets import DatasetError, load_mnist, split
 from model.device import DeviceError, find_device
 from model.export import PixelClassifier
+from model.suites import SUITES, Subject
 
 Logits = NDArray[np.float32]  # (N, classes)
 
@@ -135,9 +138,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=Path, help="checkpoint folder")
     parser.add_argument("--data", type=Path, help="folder of MNIST's IDX files; else downloaded")
     parser.add_argument("--part", choices=("test", "validation"), default="test")
+    parser.add_argument("--suite", choices=SUITES, help="figures beyond the test set's")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
-        "--out", type=Path, help="JSON file; default runs/evaluation-NAME-PART.json"
+        "--out", type=Path, help="JSON file; default runs/evaluation-NAME-PART.json, or -SUITE"
     )
     options = parser.parse_args(argv)
     try:
@@ -150,16 +154,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CheckpointError, DatasetError, DeviceError) as error:
         print(f"perceiver evaluate: {error}", file=sys.stderr)
         return 2
+    classifier.eval()
     card = checkpoint.card
+    out = options.out or Path(f"runs/evaluation-{card.name}-{options.suite or options.part}.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if options.suite:
+        report = SUITES[options.suite](
+            Subject(card, classifier, partial(predict_logits, classifier), mnist)
+        )
+        out.write_text(json.dumps(report.figures, indent=2) + "\n")
+        print(f"{card.name} {card.version}, {options.suite}\n\n{report.table}\n\n-> {out}")
+        return 0
     recipe = card.training.recipe
     part = mnist.test
     if options.part == "validation":
         part = split(mnist.train, recipe.validation_images, recipe.seed)[1]
-    logits = predict_logits(classifier.eval(), part.images)
+    logits = predict_logits(classifier, part.images)
     measured = score(logits, part.labels, card.labels, card.temperature)
 
-    out = options.out or Path(f"runs/evaluation-{card.name}-{options.part}.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(measured.model_dump_json(indent=2) + "\n")
     print(
         f"{card.name} {card.version}, {mnist.name} {options.part}\n\n{table(measured)}\n\n-> {out}"

@@ -34,6 +34,25 @@ def prepare(picture: Image.Image, spec: Preprocessing) -> NDArray[np.uint8]:
     return centre(isolate_strokes(grey), size)[None]
 
 
+def load_upright(picture: Image.Image) -> Image.Image:
+    """Decodes an opened picture and turns it upright, as its EXIF data asks.
+
+    A large JPEG is decoded at reduced size, no smaller than twice `WORKING_SIZE`.
+
+    Raises: what Pillow raises where the file is broken, which may be of any type.
+    """
+    shrink = max(picture.size) // (2 * WORKING_SIZE)
+    if shrink > 1:
+        picture.draft(None, (picture.width // shrink, picture.height // shrink))
+    picture.load()
+    try:
+        ImageOps.exif_transpose(picture, in_place=True)
+    except Exception:  # broken metadata is no reason to refuse a good picture
+        picture = picture.copy()
+        picture.info = {k: v for k, v in picture.info.items() if k == "transparency"}
+    return picture
+
+
 def to_grey(picture: Image.Image) -> Grey:
     """Upright 8-bit grey of a picture in any mode, at most `WORKING_SIZE` on its longer side.
 

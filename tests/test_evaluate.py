@@ -91,3 +91,20 @@ def test_missing_checkpoint_is_a_sentence(tmp_path: Path):
     assert result.returncode == 2
     assert "no checkpoint folder" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_suite_has_its_table_and_its_figures(mnist_folder: Path, tmp_path: Path):
+    stored = tmp_path / "figures.json"
+    flags = ("--suite", "digits8x8", "--data", str(mnist_folder), "--out", str(stored))
+    result = evaluate(str(SHIPPED), *flags)
+    assert result.returncode == 0, result.stdout + result.stderr
+    figures = json.loads(stored.read_text())
+    assert figures["n"] == 1797
+    assert figures["accuracy"] >= 0.9
+    assert f"{figures['accuracy']:.2%}" in result.stdout
+
+
+def test_an_unknown_suite_is_a_sentence():
+    result = evaluate(str(SHIPPED), "--suite", "horoscope")
+    assert result.returncode == 2
+    assert "corruptions" in result.stderr
