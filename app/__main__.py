@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     greeting = f"""
 {card.name} {card.version} is ready: {engine} on {device}.
 
+  Draw       {url}/
   Try it     curl -F file=@{_sample()} {url}/predict
   API        {url}/docs
   Model      {url}/metadata

@@ -5,10 +5,9 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.responses import RedirectResponse
 
 from app import problems
-from app.api import health, metadata, open_inference, predict
+from app.api import health, metadata, page, predict
 from app.lifecycle import Lifespan, Service
 from app.observability import Observe
 from app.predictor import Predictor, load_predictor
@@ -45,11 +44,7 @@ def create_app(
     app.state.service = service
     app.add_middleware(Observe)
     app.add_middleware(Lifespan, service=service)
-    for router in (predict.router, health.router, metadata.router, open_inference.router):
+    for router in (predict.router, health.router, metadata.router, page.router):
         app.include_router(router)
-
-    @app.get("/", include_in_schema=False)
-    async def home() -> RedirectResponse:
-        return RedirectResponse("/docs")
 
     return app

@@ -218,7 +218,6 @@ def test_docs_load_nothing_from_elsewhere(client: httpx.Client):
     assert "/openapi.json" in links
     assert all(client.get(link).status_code == 200 for link in links)
     assert "//" not in page.replace("// ", "")
-    assert client.get("/").headers["location"] == "/docs"
 
 
 def assert_example_is_valid(content: dict, document: dict) -> None:
@@ -247,9 +246,6 @@ def test_openapi_documents_every_call_and_error(client: httpx.Client):
                     continue
                 (content,) = response["content"].values()
                 for slug, example in content["examples"].items():
-                    if path.startswith("/v2"):
-                        assert example["value"].keys() == {"error"}
-                        continue
                     assert example["value"]["type"] == f"/problems/{slug}"
                     assert example["value"]["status"] == int(status)
     bodies = paths["/predict"]["post"]["requestBody"]["content"]

@@ -1,0 +1,226 @@
+// Wires the page: one source at a time, drawn or shown, is asked about and its answer displayed.
+
+import { announce, buildBars, clearAnswer, sentence, showAnswer } from "./answer.js";
+import { closeCamera, initCamera } from "./camera.js";
+import { $, make } from "./dom.js";
+import { adapt } from "./explain.js";
+import { initGallery, showGallery } from "./gallery.js";
+import { initIntake } from "./intake.js";
+import { Latest, paced } from "./latest.js";
+import { Pad } from "./pad.js";
+import { Problem, service, Unreachable } from "./service.js";
+import { hideSight, showSight } from "./sight.js";
+import { hideRequest, initSnippets, showRequest } from "./snippets.js";
+import { showTiming } from "./timing.js";
+
+const DRAWING_MS = 70; // between two looks at a growing stroke
+const EXPLAIN_MS = 150; // of rest before an explanation is asked for
+const CHECK_MS = 10_000;
+
+const pad = new Pad($("pad"));
+const answers = new Latest();
+const explanations = new Latest();
+let picture = null; // { name, blob, onDisk }: what is shown instead of the drawing
+
+const follow = paced(() => ask(false), DRAWING_MS);
+let explaining = null;
+
+async function source() {
+  return picture ?? { name: "digit.png", blob: await pad.picture(), onDisk: false };
+}
+
+/** Asks about what is on the pad now. `settled`: it is not being drawn on any more. */
+async function ask(settled) {
+  follow.cancel();
+  clearTimeout(explaining);
+  explanations.cancel();
+  document.body.dataset.stale = "";
+  $("undo").disabled = pad.empty || Boolean(picture);
+  $("clear").disabled = pad.empty && !picture;
+  $("hint").hidden = !pad.empty || Boolean(picture);
+  if (!picture && pad.empty) return reset();
+  try {
+    const given = await source();
+    const read = await answers.run((signal) => service.read("predict", given.blob, signal));
+    if (!read) return;
+    complain("");
+    const { answer, stages, roundTrip } = read.value;
+    const { labels } = service.metadata?.card ?? (await service.learn()).card;
+    showAnswer(answer, labels);
+    if (!settled) return;
+    delete document.body.dataset.stale;
+    announce(sentence(answer, labels));
+    showTiming(stages, roundTrip);
+    showRequest("predict", [given]);
+    // explaining = setTimeout(() => explain(given), EXPLAIN_MS);
+  } catch (error) {
+    fail(error);
+  }
+}
+
+async function explain(given) {
+  try {
+    const read = await explanations.run((signal) => service.read("explain", given.blob, signal));
+    const sight = read && adapt(read.value.answer);
+    if (sight) showSight(sight);
+  } catch {
+    hideSight(); // the answer stands without it
+  }
+}
+
+function fail(error) {
+  if (error instanceof Unreachable) return; // the header tells, and "back" asks again
+  if (!(error instanceof Problem)) throw error;
+  if (error.status === 401) return;
+  if (error.retryMs !== null) {
+    complain("The service is busy; trying again …");
+    setTimeout(() => ask(true), error.retryMs);
+    return;
+  }
+  reset();
+  complain(`${error.title}: ${error.message}.`);
+}
+
+function complain(words) {
+  if ($("problem").textContent !== words) $("problem").textContent = words;
+  $("problem").hidden = !words;
+}
+
+function reset() {
+  delete document.body.dataset.stale;
+  answers.cancel();
+  clearAnswer();
+  complain("");
+  hideSight();
+  hideRequest();
+  $("timing").hidden = true;
+}
+
+/** Shows a picture on the pad, in the drawing's place, and asks about it. */
+function show(blob, name, onDisk) {
+  closeCamera();
+  picture = { name, blob, onDisk };
+  URL.revokeObjectURL($("picture").src);
+  $("picture").src = URL.createObjectURL(blob);
+  $("picture").alt = `The picture that is read: ${name}`;
+  $("picture").hidden = false;
+  $("unseen").hidden = true;
+  $("frame").dataset.shows = "picture";
+  return ask(true);
+}
+
+/** Back to the drawing. */
+function hidePicture() {
+  closeCamera();
+  picture = null;
+  $("picture").hidden = $("unseen").hidden = true;
+  $("frame").dataset.shows = "drawing";
+}
+
+function take(files, onDisk) {
+  if (files.length === 1) {
+    const [file] = files;
+    show(file, onDisk ? file.name : `pasted.${file.type.split("/")[1] || "png"}`, onDisk);
+  } else showGallery(files);
+}
+
+function initPad() {
+  pad.addEventListener("draw", () => {
+    if (picture) hidePicture();
+    $("hint").hidden = true;
+    document.body.dataset.stale = "";
+    follow();
+  });
+  pad.addEventListener("settle", () => ask(true));
+  pad.addEventListener("pen", ({ detail }) => announce(detail ? "Pen down" : "Pen up"));
+  $("undo").addEventListener("click", () => pad.undo());
+  $("clear").addEventListener("click", () => {
+    hidePicture();
+    pad.clear();
+    ask(true);
+    $("pad").focus({ preventScroll: true });
+  });
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target instanceof HTMLInputElement && event.target.type === "password";
+    if ((event.ctrlKey || event.metaKey) && event.key === "z" && !typing) {
+      event.preventDefault();
+      pad.undo();
+    }
+  });
+  $("picture").addEventListener("error", () => {
+    if (!picture) return;
+    $("picture").hidden = true;
+    $("unseen").hidden = false;
+    $("unseen").textContent = `${picture.name}: no preview`;
+  });
+}
+
+function initSamples() {
+  $("samples").replaceChildren(
+    ..."0123456789".split("").map((digit) => {
+      const src = `web/samples/${digit}.png`;
+      const image = make("img", { src, alt: "", width: 28, height: 28 });
+      const onclick = async () => {
+        const response = await fetch(src).catch(() => null);
+        if (response?.ok) show(await response.blob(), `${digit}.png`, false);
+        else service.check();
+      };
+      return make("button", { type: "button", ariaLabel: `Sample of a ${digit}`, onclick }, image);
+    }),
+  );
+}
+
+function initState() {
+  const words = {
+    waiting: "Connecting …",
+    ready: "Ready",
+    lost: "No answer from the service; trying again …",
+    locked: "Locked",
+  };
+  service.addEventListener("state", () => {
+    $("state").dataset.state = service.state;
+    $("state-words").textContent = words[service.state];
+    $("key-form").hidden = service.state !== "locked";
+  });
+  service.addEventListener("back", async () => {
+    await learn();
+    ask(true);
+  });
+  $("key-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    service.key = $("key").value.trim();
+    await learn();
+    ask(true);
+  });
+  setInterval(() => service.check(), CHECK_MS);
+  document.addEventListener("visibilitychange", () => service.check());
+}
+
+async function learn() {
+  try {
+    const { card, engine } = await service.learn();
+    buildBars(card.labels);
+    $("model").textContent =
+      `${card.name} ${card.version} · ${card.parameters.toLocaleString("en")} parameters · ` +
+      `${engine.name} on ${engine.device}`;
+  } catch {
+    // Lost or locked, as the header says; asked again when that ends.
+  }
+}
+
+initPad();
+initSamples();
+initState();
+initSnippets();
+initIntake(take);
+initCamera(
+  (blob) => show(blob, "camera.jpg", false),
+  () => ($("frame").dataset.shows = "picture"),
+  complain,
+);
+initGallery((file) => {
+  show(file, file.name, true);
+  $("answer").scrollIntoView({ block: "nearest" });
+});
+buildBars("0123456789".split(""));
+learn();

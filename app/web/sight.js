@@ -1,0 +1,108 @@
+// What the model saw, and where it looked: the maps of POST /explain.
+
+import { $, make } from "./dom.js";
+
+let current = null; // { input, groups }
+let chosen = "0"; // the value of the chosen map, kept from one picture to the next
+
+/**
+ * Shows an explanation.
+ *
+ * input: rows of 0..255. groups: [{ name, maps: [{ name, map }] }], each map rows of numbers >= 0.
+ */
+export function showSight({ input, groups }) {
+  const sameShape = shape(current?.groups) === shape(groups);
+  current = { input, groups };
+  $("sight").hidden = false;
+  paintGrey($("seen"), input);
+  $("looked-figure").hidden = groups.length === 0;
+  if (!sameShape) buildMaps(groups);
+  for (const radio of $("maps").querySelectorAll("input")) {
+    paintHeat(radio.nextElementSibling, input, mapAt(radio.value).map);
+  }
+  choose(chosen);
+}
+
+export function hideSight() {
+  $("sight").hidden = true;
+}
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  if (current) showSight(current);
+});
+
+const shape = (groups) => JSON.stringify(groups?.map(({ maps }) => maps.length));
+
+function mapAt(value) {
+  const [group, index] = value.split("-").map(Number);
+  return current.groups[group]?.maps[index ?? 0];
+}
+
+function choose(value) {
+  const found = mapAt(value) ?? current.groups[0]?.maps[0];
+  if (!found) return;
+  chosen = value;
+  paintHeat($("looked"), current.input, found.map);
+  $("looked").setAttribute("aria-label", `Where it looked: ${found.name}`);
+  $("looked-caption").textContent = `Where it looked: ${found.name}`;
+}
+
+function buildMaps(groups) {
+  const fieldsets = groups.map(({ name, maps }, group) => {
+    const choices = maps.map((map, index) => {
+      const value = `${group}-${index}`;
+      const onchange = () => choose(value);
+      const radio = make("input", { type: "radio", name: "map", value, ariaLabel: map.name, onchange });
+      const canvas = make("canvas", { width: 28, height: 28 });
+      return make("label", { title: map.name }, radio, canvas);
+    });
+    return make("fieldset", {}, make("legend", { textContent: name }), ...choices);
+  });
+  $("maps").replaceChildren(...fieldsets);
+  const radios = [...$("maps").querySelectorAll("input")];
+  const radio = radios.find(({ value }) => value === chosen) ?? radios[0];
+  if (radio) {
+    radio.checked = true;
+    chosen = radio.value;
+  }
+}
+
+function paintGrey(canvas, rows) {
+  paint(canvas, rows, (grey) => [grey, grey, grey]);
+}
+
+/** The map over the faint picture: the more weight, the more of the accent colour. */
+function paintHeat(canvas, input, map) {
+  const peak = Math.max(...map.flat()) || 1;
+  const height = map.length / input.length;
+  const width = map[0].length / input[0].length;
+  paint(canvas, input, (grey, y, x) => {
+    const weight = map[Math.floor(y * height)][Math.floor(x * width)] / peak;
+    return heat(Math.sqrt(weight), grey);
+  });
+}
+
+// Black through red and orange to pale yellow, as glowing iron; ink shows through as grey.
+const GLOW = [[14, 14, 18], [110, 24, 34], [216, 64, 28], [255, 153, 51], [255, 240, 190]];
+
+function heat(weight, grey) {
+  const at = weight * (GLOW.length - 1);
+  const low = Math.min(Math.floor(at), GLOW.length - 2);
+  return GLOW[low].map((value, channel) => {
+    const glow = value + (GLOW[low + 1][channel] - value) * (at - low);
+    return Math.max(glow, grey * 0.3);
+  });
+}
+
+function paint(canvas, rows, color) {
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(rows[0].length, rows.length);
+  let at = 0;
+  for (const [y, row] of rows.entries()) {
+    for (const [x, grey] of row.entries()) {
+      image.data.set([...color(grey, y, x), 255], at);
+      at += 4;
+    }
+  }
+  context.putImageData(image, 0, 0);
+}
