@@ -4,14 +4,16 @@ PYTHON ?= python3
 EXTRAS ?=
 # Flags for the service, as in `make serve FLAGS="--port 9000"`.
 FLAGS ?=
+# What takes docker's arguments: `make container-test CONTAINER=podman`.
+CONTAINER ?= docker
 VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format train evaluate lock clean
+.PHONY: help serve test container-test lint format train evaluate lock clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 serve: $(VENV)/.installed-$(or $(EXTRAS),base) ## set up and start the service on http://127.0.0.1:8000
 	@exec $(BIN)/python -m app $(FLAGS)
@@ -19,7 +21,11 @@ serve: $(VENV)/.installed-$(or $(EXTRAS),base) ## set up and start the service o
 test: $(VENV)/.installed-dev ## set up and run the whole test suite
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.installed-dev ## ruff and mypy --strict
+container-test: ## build the image with $(CONTAINER), run it read-only and try it
+	$(PYTHON) deploy/container_test.py $(CONTAINER)
+
+lint: $(VENV)/.installed-dev ## ruff, mypy --strict and hadolint
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy app model

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from app import problems
-from app.api import health, metadata, page, predict
+from app.api import health, metadata, open_inference, page, predict
 from app.lifecycle import Lifespan, Service
 from app.observability import Observe
 from app.predictor import Predictor, load_predictor
@@ -44,7 +44,13 @@ def create_app(
     app.state.service = service
     app.add_middleware(Observe)
     app.add_middleware(Lifespan, service=service)
-    for router in (predict.router, health.router, metadata.router, page.router):
+    for router in (
+        predict.router,
+        health.router,
+        metadata.router,
+        open_inference.router,
+        page.router,
+    ):
         app.include_router(router)
 
     return app

@@ -49,6 +49,11 @@ class Prediction:
     probabilities: tuple[float, ...]  # in the order of the card's labels; they sum to 1
     timing: Timing
 
+    @property
+    def digit(self) -> int | None:
+        """The label as a number, if it is a digit."""
+        return int(self.label) if len(self.label) == 1 and self.label in "0123456789" else None
+
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:

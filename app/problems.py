@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
 from app import batcher, images
 from app.schemas import Problem
@@ -41,8 +42,17 @@ TOO_MANY_FILES = Kind(
 MALFORMED_FORM = Kind(
     "malformed-form", 400, "The form is malformed", "Send multipart/form-data as of RFC 7578."
 )
+MALFORMED_INFERENCE = Kind(
+    "malformed-inference",
+    400,
+    "Not an inference request that the model takes",
+    "See /v2/models/NAME for its inputs and outputs.",
+)
 CLIENT_GONE = Kind("client-gone", 400, "The client hung up", "Nobody reads this answer.")
 NOT_FOUND = Kind("not-found", 404, "No such page", "See /docs for what there is.")
+MODEL_NOT_FOUND = Kind(
+    "model-not-found", 404, "No such model or version", "See /metadata for the one that is served."
+)
 METHOD_NOT_ALLOWED = Kind(
     "method-not-allowed", 405, "Method not allowed", "Use a method of the Allow header."
 )
@@ -58,6 +68,12 @@ UNSUPPORTED_CONTENT_TYPE = Kind(
     415,
     "Unsupported content type",
     "Send multipart/form-data, or to /predict an image with an image/* content type.",
+)
+UNSUPPORTED_ENCODING = Kind(
+    "unsupported-encoding",
+    415,
+    "Unsupported content encoding",
+    "Send the body as it is, or compressed by gzip or deflate.",
 )
 UNSUPPORTED_IMAGE = Kind(
     "unsupported-image", 415, "Not an image type we read", f"Send {', '.join(images.FORMATS)}."
@@ -93,14 +109,17 @@ class RequestError(Exception):
         self.kind = kind
 
 
+def kind_of(error: Exception) -> Kind:
+    """The cause of an error."""
+    if isinstance(error, RequestError):
+        return error.kind
+    return _KIND_OF_ERROR.get(type(error), INTERNAL)
+
+
 def describe(error: Exception, instance: str) -> Problem:
     """The problem that tells a caller of an error; nothing of our inside."""
-    if isinstance(error, RequestError):
-        kind, detail = error.kind, str(error)
-    elif type(error) in _KIND_OF_ERROR:
-        kind, detail = _KIND_OF_ERROR[type(error)], str(error)
-    else:
-        kind, detail = INTERNAL, "something went wrong on our side"
+    kind = kind_of(error)
+    detail = "something went wrong on our side" if kind is INTERNAL else str(error)
     return _problem(kind, detail, instance)
 
 
@@ -109,10 +128,17 @@ def instance_of(path: str) -> str:
     return quote(path, safe="/:@!$&'()*+,;=-._~")
 
 
+def speaks_open_inference(path: str) -> bool:
+    """Whether answers at a path are those of the Open Inference Protocol, errors included."""
+    return path == "/v2" or path.startswith("/v2/")
+
+
 def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer that carries a problem."""
+    """The answer that carries a problem: as the Open Inference Protocol has it under /v2."""
     if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers = {"Retry-After": str(RETRY_AFTER_S), **(headers or {})}
+    if speaks_open_inference(problem.instance):
+        return JSONResponse({"error": problem.detail}, problem.status, headers)
     return Response(problem.model_dump_json(), problem.status, headers, MEDIA_TYPE)
 
 

@@ -3,3 +3,9 @@
 Importing this package, `model.config`, `model.preprocess` or `model.checkpoint` imports no torch:
 the service on a CPU needs the checkpoint and the preprocessing, not the training.
 """
+
+import os
+
+# ONNX Runtime would send its makers usage data, and keep a device id on disk, unless told before
+# it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,4 +1,4 @@
-"""A checkpoint is a folder: model.safetensors, model.onnx made from it, card.json and plots.
+"""A checkpoint is a folder: model.safetensors, ONNX graphs made from it, card.json and plots.
 
 A folder is written whole or not at all, and read only if every digest in its card holds. Reading
 needs neither torch nor the network.
@@ -7,6 +7,7 @@ needs neither torch nor the network.
 import ctypes
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.config import PerceiverConfig, Preprocessing, TrainConfig, explain
@@ -22,7 +25,7 @@ from model.config import PerceiverConfig, Preprocessing, TrainConfig, explain
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 ONNX_FILE = "model.onnx"
-
+EXPLAIN_FILE = "explain.onnx"  # tells where the model looks; takes its arrays from WEIGHTS_FILE
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 VERSION_PATTERN = r"^\d+\.\d+\.\d+$"  # semantic version
@@ -108,6 +111,7 @@ class Checkpoint:
     card: Card
     weights: bytes  # model.safetensors
     onnx: bytes  # model.onnx
+    explain_onnx: bytes | None = None  # explain.onnx; early checkpoints lack it
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -129,11 +133,41 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             weights, onnx = (
                 _read_verified(folder, name, card) for name in (WEIGHTS_FILE, ONNX_FILE)
             )
+            has_explain = EXPLAIN_FILE in card.files
+            explain_onnx = _read_verified(folder, EXPLAIN_FILE, card) if has_explain else None
         except CheckpointError:
             if _read(folder, CARD_FILE) == raw_card:
                 raise
             continue  # the folder was replaced between two reads: read the new one
-        return Checkpoint(folder, card, weights, onnx)
+        return Checkpoint(folder, card, weights, onnx, explain_onnx)
+
+
+def read_files(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """All files of a checkpoint's folder that its card names, by relative path.
+
+    Raises:
+        CheckpointError: one is missing, or its SHA-256 is not the card's.
+    """
+    card = checkpoint.card
+    return {name: _read_verified(checkpoint.folder, name, card) for name in card.files}
+
+
+def explain_weights(weights: bytes) -> dict[str, NDArray[np.float32]]:
+    """The learned arrays that a session of explain.onnx needs, under their names in that graph.
+
+    Args:
+        weights: the content of model.safetensors; the arrays are views of it.
+    """
+    # https://huggingface.co/docs/safetensors: a length, a JSON header, then the arrays' bytes.
+    start = 8 + int.from_bytes(weights[:8], "little")
+    header = json.loads(weights[8:start])
+    header.pop("__metadata__", None)
+    return {
+        f"perceiver.{name}": np.frombuffer(
+            weights, "<f4", math.prod(entry["shape"]), start + entry["data_offsets"][0]
+        ).reshape(entry["shape"])
+        for name, entry in header.items()
+    }
 
 
 def write_checkpoint(folder: Path, card: Card, files: Mapping[str, bytes]) -> Card:

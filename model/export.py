@@ -1,13 +1,33 @@
-"""Perceiver -> ONNX that takes uint8 pixels, with a proof that it computes the same."""
+"""Perceiver -> ONNX that takes uint8 pixels, with a proof that it computes the same.
 
+`python -m model.export weights/perceiver-mnist` makes a checkpoint's graphs anew from its weights.
+"""
+
+import argparse
 import logging
+import sys
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from model.checkpoint import (
+    EXPLAIN_FILE,
+    ONNX_FILE,
+    WEIGHTS_FILE,
+    CheckpointError,
+    explain_weights,
+    load_perceiver,
+    read_checkpoint,
+    read_files,
+    write_checkpoint,
+)
 from model.config import Preprocessing
 from model.perceiver import Perceiver
 
@@ -39,6 +59,33 @@ class PixelClassifier(nn.Module):
         return images.float() * self.scale + self.offset
 
 
+class PixelExplainer(nn.Module):
+    """A classifier that also tells where it looked."""
+
+    def __init__(self, classifier: PixelClassifier) -> None:
+        super().__init__()
+        self.perceiver = classifier.perceiver
+        self._normalise = classifier.normalise
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (B, C, H, W) -> logits (B, classes), attention (B, depth, H, L, *grid)."""
+        return self.perceiver.forward_with_attention(self._normalise(images))
+
+
+def exported_files(
+    perceiver: Perceiver, preprocessing: Preprocessing, weights: bytes
+) -> dict[str, bytes]:
+    """The files of a checkpoint that are made from its model.safetensors, by name.
+
+    Raises:
+        ExportError: see `export_onnx` and `export_explain_onnx`.
+    """
+    return {
+        ONNX_FILE: export_onnx(perceiver, preprocessing),
+        EXPLAIN_FILE: export_explain_onnx(perceiver, preprocessing, weights),
+    }
+
+
 def export_onnx(perceiver: Perceiver, preprocessing: Preprocessing) -> bytes:
     """An ONNX model: `images` uint8 (batch, C, H, W) -> `logits` float32 (batch, classes).
 
@@ -46,38 +93,121 @@ def export_onnx(perceiver: Perceiver, preprocessing: Preprocessing) -> bytes:
         ExportError: ONNX Runtime's logits differ from PyTorch's by more than `PARITY_TOLERANCE`.
     """
     classifier = PixelClassifier(perceiver, preprocessing).eval()
-    shape = (perceiver.num_channels, *perceiver.input_shape)
-    pixels = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for exporter in ("onnxscript", "torch.onnx"):
-            logging.getLogger(exporter).setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            classifier,
-            (pixels,),
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    content = bytes(program.model_proto.SerializeToString())
-    difference = parity(classifier, content, pixels.numpy())
-    if not difference <= PARITY_TOLERANCE:
-        raise ExportError(
-            f"logits of the ONNX graph are off by {difference:.2e}, more than {PARITY_TOLERANCE}"
-        )
+    pixels = _random_pixels(perceiver)
+    content = bytes(_onnx_model(classifier, pixels, ["logits"]).SerializeToString())
+    _check("logits of the ONNX graph", parity(classifier, content, pixels.numpy()))
+    return content
+
+
+def export_explain_onnx(
+    perceiver: Perceiver, preprocessing: Preprocessing, weights: bytes
+) -> bytes:
+    """The graph that tells, beside the logits, where each block's latents looked.
+
+    `images` uint8 (batch, C, H, W) -> `logits` float32 (batch, classes) and `attention` float32
+    (batch, depth, heads, latents, *token grid). It is small, for it shares the learned arrays of
+    model.safetensors: a session is given them by `model.checkpoint.explain_weights`.
+
+    Args:
+        weights: the content of model.safetensors.
+
+    Raises:
+        ExportError: ONNX Runtime's answers differ from PyTorch's by more than `PARITY_TOLERANCE`.
+    """
+    explainer = PixelExplainer(PixelClassifier(perceiver, preprocessing)).eval()
+    pixels = _random_pixels(perceiver)
+    outputs = ["logits", "attention"]
+    # Not optimised: that would fold the weights into constants of other shapes and names.
+    model = _onnx_model(explainer, pixels, outputs, optimize=False)
+    arrays = explain_weights(weights)
+    for initializer in model.graph.initializer:
+        if initializer.name in arrays:
+            initializer.ClearField("raw_data")
+            initializer.data_location = initializer.EXTERNAL
+            initializer.external_data.add(key="location", value=WEIGHTS_FILE)
+    content = bytes(model.SerializeToString())
+
+    options = onnxruntime.SessionOptions()
+    options.add_external_initializers(
+        list(arrays), [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in arrays.values()]
+    )
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    actual = session.run(outputs, {"images": pixels.numpy()})
+    with torch.inference_mode():
+        expected = explainer(pixels)
+    for name, ours, theirs in zip(outputs, actual, expected, strict=True):
+        difference = float(np.abs(ours - theirs.numpy()).max())
+        _check(f"{name} of the ONNX graph that explains", difference)
     return content
 
 
 def parity(classifier: PixelClassifier, onnx: bytes, images: NDArray[np.uint8]) -> float:
     """Largest absolute difference between the logits of PyTorch and of ONNX Runtime."""
-    import onnxruntime
-
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     (actual,) = session.run(["logits"], {"images": images})
     with torch.inference_mode():
         expected = classifier(torch.from_numpy(images)).numpy()
     return float(np.abs(actual - expected).max())
+
+
+def _check(what: str, difference: float) -> None:
+    if not difference <= PARITY_TOLERANCE:
+        raise ExportError(f"{what} are off by {difference:.2e}, more than {PARITY_TOLERANCE}")
+
+
+def _random_pixels(perceiver: Perceiver) -> Tensor:
+    shape = (3, perceiver.num_channels, *perceiver.input_shape)
+    return torch.randint(0, 256, shape, dtype=torch.uint8)
+
+
+def _onnx_model(
+    module: nn.Module, pixels: Tensor, outputs: list[str], *, optimize: bool = True
+) -> Any:
+    """A graph of any batch size as an `onnx.ModelProto`, without the exporter's notes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for exporter in ("onnxscript", "torch.onnx"):
+            logging.getLogger(exporter).setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            module,
+            (pixels,),
+            input_names=["images"],
+            output_names=outputs,
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+            optimize=optimize,
+        )
+    assert program is not None
+    model = program.model_proto
+    for part in (model, model.graph, *model.graph.node):
+        part.ClearField("metadata_props")
+    model.graph.ClearField("value_info")
+    return model
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns 0, or 2 where the checkpoint can't be read or its graphs be made."""
+    parser = argparse.ArgumentParser(
+        prog="python -m model.export",
+        description="Makes a checkpoint's ONNX graphs anew from its weights.",
+    )
+    parser.add_argument("checkpoint", type=Path, help="checkpoint folder")
+    folder = parser.parse_args(argv).checkpoint
+    try:
+        checkpoint = read_checkpoint(folder)
+        files = read_files(checkpoint)
+        perceiver, preprocessing = load_perceiver(checkpoint), checkpoint.card.preprocessing
+        files |= exported_files(perceiver, preprocessing, checkpoint.weights)
+        write_checkpoint(folder, checkpoint.card, files)
+    except (CheckpointError, ExportError) as error:
+        print(f"model.export: {error}", file=sys.stderr)
+        return 2
+    for name in (ONNX_FILE, EXPLAIN_FILE):
+        print(f"{len(files[name]):>10,} bytes  {folder / name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -32,7 +32,6 @@ from tqdm import tqdm
 from model import plots
 from model.checkpoint import (
     NAME_PATTERN,
-    ONNX_FILE,
     VERSION_PATTERN,
     WEIGHTS_FILE,
     Card,
@@ -47,7 +46,7 @@ from model.config import PerceiverConfig, TrainConfig, explain
 from model.datasets import MNIST, DatasetError, load_mnist, split
 from model.device import DeviceError, find_device
 from model.evaluate import fit_temperature, predict_logits, score, table
-from model.export import PixelClassifier, export_onnx
+from model.export import PixelClassifier, exported_files
 from model.perceiver import Perceiver
 from model.trainer import Runtime, Trainer, TrainError
 
@@ -228,9 +227,10 @@ def _finish(trainer: Trainer, mnist: MNIST, options: TrainOptions, out: Path) ->
     probabilities = softmax(test.astype(np.float64) / temperature, axis=1)
     predicted = probabilities.argmax(axis=1)
     history = "".join(epoch.model_dump_json() + "\n" for epoch in trainer.history)
+    weights = safetensors.torch.save(perceiver.state_dict())
     files = {
-        WEIGHTS_FILE: safetensors.torch.save(perceiver.state_dict()),
-        ONNX_FILE: export_onnx(perceiver, trainer.preprocessing),
+        WEIGHTS_FILE: weights,
+        **exported_files(perceiver, trainer.preprocessing, weights),
         "history.jsonl": history.encode(),
         "plots/training.png": plots.training_curves(trainer.history),
         "plots/confusion.png": plots.confusion_matrix(

@@ -1,14 +1,17 @@
 """The runtimes compute the same model, and say what they lack."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from app.engines import EngineError, choose_engine, create_engine
 from model.checkpoint import Checkpoint
+from tests.conftest import ROOT
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
@@ -52,3 +55,13 @@ def test_an_unusable_graph_is_refused(checkpoint: Checkpoint):
 def test_importing_the_service_imports_no_torch():
     code = "import sys, app.main, app.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_onnxruntime_tells_its_makers_nothing(checkpoint: Checkpoint, tmp_path: Path):
+    """Its usage data would go with a device id that it keeps in the home folder."""
+    code = "import sys, app.engines as e, model.checkpoint as c, pathlib as p;"
+    code += "e.create_engine(c.read_checkpoint(p.Path(sys.argv[1])), 'onnxruntime', 'cpu', 1)"
+    command = [sys.executable, "-c", code, str(checkpoint.folder)]
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run(command, cwd=ROOT, env=environment | {"HOME": str(tmp_path)}, check=True)
+    assert not list(tmp_path.iterdir())

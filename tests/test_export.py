@@ -1,13 +1,30 @@
 """The ONNX graph computes what the model computes, for any batch size, and nothing is left over."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import safetensors.torch
 import torch
 
-from model.config import Preprocessing
-from model.export import PARITY_TOLERANCE, PixelClassifier, export_onnx, parity
+from model.checkpoint import (
+    Checkpoint,
+    explain_weights,
+    load_perceiver,
+    read_checkpoint,
+    write_checkpoint,
+)
+from model.config import PerceiverConfig, Preprocessing
+from model.export import (
+    PARITY_TOLERANCE,
+    PixelClassifier,
+    export_explain_onnx,
+    export_onnx,
+    main,
+    parity,
+)
 from model.perceiver import Perceiver
 
 
@@ -49,3 +66,44 @@ def test_normalisation_is_the_cards():
     classifier = PixelClassifier(perceiver, Preprocessing(mean=0.5, std=0.25))
     pixels = torch.tensor([[[[0, 255]]]], dtype=torch.uint8)
     torch.testing.assert_close(classifier.normalise(pixels), torch.tensor([[[[-2.0, 2.0]]]]))
+
+
+def test_explaining_graph_computes_logits_and_attention(classifier: PixelClassifier, graph: bytes):
+    perceiver = classifier.perceiver
+    weights = safetensors.torch.save(perceiver.state_dict())
+    content = export_explain_onnx(perceiver, Preprocessing(), weights)
+    assert len(content) < len(graph), "it holds no weights of its own"
+    arrays = explain_weights(weights)
+    options = onnxruntime.SessionOptions()
+    options.add_external_initializers(
+        list(arrays), [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in arrays.values()]
+    )
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(0).integers(0, 256, (5, 1, 28, 28), dtype=np.uint8)
+    logits, attention = session.run(["logits", "attention"], {"images": images})
+    with torch.inference_mode():
+        pixels = classifier.normalise(torch.from_numpy(images))
+        expected_logits, expected_attention = perceiver.forward_with_attention(pixels)
+    np.testing.assert_allclose(logits, expected_logits, atol=PARITY_TOLERANCE)
+    np.testing.assert_allclose(attention, expected_attention, atol=PARITY_TOLERANCE)
+
+
+def test_graphs_are_made_anew_from_the_weights(checkpoint: Checkpoint, tmp_path: Path):
+    torch.manual_seed(2)
+    perceiver = Perceiver(depth=1, num_latents=4, latent_dim=16, latent_heads=2, cross_heads=2)
+    config = PerceiverConfig(depth=1, num_latents=4, latent_dim=16, latent_heads=2, cross_heads=2)
+    weights = safetensors.torch.save(perceiver.state_dict())
+    old = {"model.safetensors": weights, "model.onnx": b"out of date", "notes.txt": b"kept"}
+    card = checkpoint.card.model_copy(update={"model": config, "name": "small"})
+    write_checkpoint(tmp_path / "small", card, old)
+    assert read_checkpoint(tmp_path / "small").explain_onnx is None
+
+    assert main([str(tmp_path / "small")]) == 0
+    renewed = read_checkpoint(tmp_path / "small")
+    images = np.zeros((2, 1, 28, 28), dtype=np.uint8)
+    small = PixelClassifier(load_perceiver(renewed), renewed.card.preprocessing)
+    assert parity(small, renewed.onnx, images) <= PARITY_TOLERANCE
+    assert renewed.explain_onnx
+    assert renewed.weights == weights
+    assert (tmp_path / "small/notes.txt").read_bytes() == b"kept"
+    assert main([str(tmp_path / "absent")]) == 2

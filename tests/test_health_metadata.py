@@ -246,6 +246,9 @@ def test_openapi_documents_every_call_and_error(client: httpx.Client):
                     continue
                 (content,) = response["content"].values()
                 for slug, example in content["examples"].items():
+                    if path.startswith("/v2"):
+                        assert example["value"].keys() == {"error"}
+                        continue
                     assert example["value"]["type"] == f"/problems/{slug}"
                     assert example["value"]["status"] == int(status)
     bodies = paths["/predict"]["post"]["requestBody"]["content"]

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,18 @@ def test_printed_answer_is_the_services_own(server: Server):
     assert answer.pop("probabilities") == pytest.approx(printed.pop("probabilities"), abs=1e-4)
     assert answer.pop("confidence") == pytest.approx(printed.pop("confidence"), abs=1e-4)
     assert answer == printed
+
+
+def test_python_works_as_pasted(server: Server):
+    snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert snippets
+    for snippet in snippets:
+        code = snippet.replace("127.0.0.1:8000", server.url.removeprefix("http://"))
+        result = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+        assert result.returncode == 0, result.stderr
+        assert "7" in result.stdout
 
 
 def test_settings_table_is_complete():

@@ -1,9 +1,10 @@
 """Parts of the OpenAPI description that calls share."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from app.problems import MEDIA_TYPE, Kind
-from app.schemas import Problem
+from app.problems import MEDIA_TYPE, Kind, speaks_open_inference
+from app.schemas import InferError, Problem
 
 REQUEST_ID_PARAMETER = {
     "name": "X-Request-ID",
@@ -32,7 +33,7 @@ _RETRY_AFTER = {
 }
 
 
-def errors(path: str, details: dict[Kind, str]) -> dict[int | str, dict[str, Any]]:
+def errors(path: str, details: Mapping[Kind, str]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a call that may answer with these kinds of problem.
 
     Args:
@@ -42,27 +43,32 @@ def errors(path: str, details: dict[Kind, str]) -> dict[int | str, dict[str, Any
     responses: dict[int | str, dict[str, Any]] = {}
     for status in sorted({kind.status for kind in details}):
         kinds = [kind for kind in details if kind.status == status]
-        examples = {
-            kind.slug: {
-                "summary": kind.title,
-                "value": Problem(
-                    type=kind.uri,
-                    title=kind.title,
-                    status=status,
-                    detail=details[kind],
-                    instance=path,
-                ).model_dump(),
-            }
-            for kind in kinds
-        }
         responses[status] = {
             "description": "; ".join(kind.title for kind in kinds),
             "headers": {**HEADERS, **({"Retry-After": _RETRY_AFTER} if status == 503 else {})},
-            "content": {
+        }
+        if speaks_open_inference(path):
+            responses[status]["model"] = InferError
+            values = {kind: {"error": details[kind]} for kind in kinds}
+            responses[status]["content"] = {
+                "application/json": {"examples": _examples(values)},
+            }
+        else:
+            values = {kind: _problem(kind, path, details[kind]) for kind in kinds}
+            responses[status]["content"] = {
                 MEDIA_TYPE: {
                     "schema": {"$ref": "#/components/schemas/Problem"},
-                    "examples": examples,
+                    "examples": _examples(values),
                 }
-            },
-        }
+            }
     return responses
+
+
+def _problem(kind: Kind, path: str, detail: str) -> dict[str, Any]:
+    return Problem(
+        type=kind.uri, title=kind.title, status=kind.status, detail=detail, instance=path
+    ).model_dump()
+
+
+def _examples(values: Mapping[Kind, Any]) -> dict[str, Any]:
+    return {kind.slug: {"summary": kind.title, "value": value} for kind, value in values.items()}
