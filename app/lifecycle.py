@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.engines import EngineError
+from app.explainer import Explainer
 from app.predictor import Predictor
 from app.problems import NOT_READY, RequestError
 from app.settings import Settings
@@ -24,6 +25,7 @@ class Service:
         self.draining = False
         self._load = load
         self._predictor: Predictor | None = None
+        self._explainer: Explainer | None = None
 
     @classmethod
     def of(cls, connection: HTTPConnection) -> "Service":
@@ -41,6 +43,17 @@ class Service:
         if self._predictor is None:
             raise RequestError(NOT_READY, "the model is not loaded")
         return self._predictor
+
+    @property
+    def explainer(self) -> Explainer:
+        """The explainer of the predictor's answers.
+
+        Raises:
+            RequestError: the service has not started or has stopped.
+        """
+        if self._explainer is None:
+            self._explainer = Explainer(self.predictor)
+        return self._explainer
 
     @property
     def started(self) -> bool:
@@ -63,6 +76,8 @@ class Service:
     async def stop(self) -> None:
         """Waits for the images taken to be answered."""
         self.draining = True
+        if self._explainer is not None:
+            await self._explainer.close()
         if self._predictor is not None:
             await self._predictor.close()
 

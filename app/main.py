@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from app import problems
-from app.api import health, metadata, open_inference, page, predict
+from app.api import explain, health, metadata, open_inference, page, predict
 from app.lifecycle import Lifespan, Service
 from app.observability import Observe
 from app.predictor import Predictor, load_predictor
@@ -46,6 +46,7 @@ def create_app(
     app.add_middleware(Lifespan, service=service)
     for router in (
         predict.router,
+        explain.router,
         health.router,
         metadata.router,
         open_inference.router,

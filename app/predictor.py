@@ -96,6 +96,18 @@ class Predictor:
             raise outcome
         return outcome
 
+    async def predict_and_show(
+        self, image: bytes, deadline: float
+    ) -> tuple[Prediction, NDArray[np.uint8]]:
+        """Reads one image as `predict` does; also gives what the model saw, (C, H, W)."""
+        (item,) = await self._prepare_all([image], deadline)
+        if isinstance(item, ImageError):
+            raise item
+        (outcome,) = await self._compute([item], deadline)
+        if isinstance(outcome, EngineError):
+            raise outcome
+        return outcome, item.pixels
+
     async def predict_many(
         self, images: Sequence[bytes], deadline: float
     ) -> list[Prediction | ImageError | EngineError]:

@@ -9,7 +9,7 @@ from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from app import batcher, images
+from app import batcher, engines, images
 from app.schemas import Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -82,6 +82,12 @@ UNREADABLE_IMAGE = Kind(
     "unreadable-image", 422, "The image can't be decoded", "Check that the file is whole."
 )
 INTERNAL = Kind("internal", 500, "Internal error", "Report the X-Request-ID to the operator.")
+NO_EXPLANATIONS = Kind(
+    "no-explanations",
+    501,
+    "This model can't explain its answers",
+    "Ask /predict, or have the operator serve a checkpoint with an explain.onnx.",
+)
 QUEUE_FULL = Kind("queue-full", 503, "Too many images are waiting", "Try again after a pause.")
 NOT_READY = Kind("not-ready", 503, "Not ready", "Try again after a pause.")
 ENGINE_STUCK = Kind("engine-stuck", 503, "The engine is stuck", "Restart the service.")
@@ -94,6 +100,7 @@ _KIND_OF_ERROR: Mapping[type[Exception], Kind] = {
     images.UnsupportedImageError: UNSUPPORTED_IMAGE,
     images.TooManyPixelsError: TOO_MANY_PIXELS,
     images.UnreadableImageError: UNREADABLE_IMAGE,
+    engines.NoExplanationsError: NO_EXPLANATIONS,
     batcher.QueueFullError: QUEUE_FULL,
     batcher.ClosedError: NOT_READY,
     batcher.DeadlineExceededError: DEADLINE_EXCEEDED,
@@ -153,7 +160,13 @@ async def handle(request: Request, error: Exception) -> Response:
     return respond(_problem(kind, detail, instance), error.headers)
 
 
-HANDLED = (images.ImageError, batcher.BatcherError, RequestError, HTTPException)
+HANDLED = (
+    engines.NoExplanationsError,
+    images.ImageError,
+    batcher.BatcherError,
+    RequestError,
+    HTTPException,
+)
 
 
 def _problem(kind: Kind, detail: str, instance: str) -> Problem:

@@ -2,8 +2,11 @@
 
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from app.explainer import Explanation
 from app.predictor import Prediction
 from model.checkpoint import Card
 
@@ -32,6 +35,11 @@ _UNREADABLE: dict[str, JsonValue] = {
     "instance": "/predict/batch#1",
 }
 _MODEL: dict[str, JsonValue] = {"model": "perceiver-mnist", "version": "1.0.0"}
+
+
+_FLAT: JsonValue = [[0.25, 0.25], [0.25, 0.25]]
+
+Map = list[list[float]]  # rows of the input's size
 
 
 class Problem(BaseModel):
@@ -80,6 +88,94 @@ class PredictAnswer(_FromModel, Reading):
     """Answer of /predict."""
 
     model_config = ConfigDict(json_schema_extra={"example": {**_SEVEN, **_MODEL}})
+
+    @classmethod
+    def of_model(cls, prediction: Prediction, card: Card) -> "PredictAnswer":
+        """As the answer tells it, with the model's name."""
+        reading = dict(Reading.of(prediction))
+        return cls.model_construct(**reading, model=card.name, version=card.version)
+
+
+class BlockAttention(BaseModel):
+    """Where one block's latents looked."""
+
+    mean: Map = Field(description="of its latents")
+    latents: list[Map] = Field(description="each latent's, the mean over its heads")
+
+
+class Attention(BaseModel):
+    """Where the model looked: cross-attention over the pixels, each map of sum 1."""
+
+    grid: list[int] = Field(
+        description="rows and columns of the attention itself, which is interpolated to the pixels"
+    )
+    mean: Map = Field(description="of all blocks and latents")
+    blocks: list[BlockAttention] = Field(description="in the order that they look")
+
+
+class Attribution(BaseModel):
+    """Which ink the answer rests on."""
+
+    method: Literal["occlusion"] = Field(
+        "occlusion", description="ink is deleted patch by patch, and the answer asked for again"
+    )
+    map: Map = Field(
+        description="nats by which the answer's log-probability falls without this ink; negative "
+        "where it speaks against the answer"
+    )
+
+
+class ExplainAnswer(PredictAnswer):
+    """Answer of /explain."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                **_SEVEN,
+                **_MODEL,
+                "input": [[0, 254], [254, 0]],
+                "attention": {
+                    "grid": [1, 1],
+                    "mean": _FLAT,
+                    "blocks": [{"mean": _FLAT, "latents": [_FLAT]}],
+                },
+                "attribution": {"method": "occlusion", "map": [[0.0, 2.5], [1.5, 0.0]]},
+            }
+        }
+    )
+
+    input: list[list[int]] = Field(
+        description="what the model saw, row by row: 0 for the ground to 255 for strokes"
+    )
+    attention: Attention
+    attribution: Attribution
+
+    @classmethod
+    def of_explanation(cls, explanation: Explanation, card: Card) -> "ExplainAnswer":
+        """As the answer tells it."""
+        maps = explanation.maps
+        blocks = [
+            BlockAttention.model_construct(
+                mean=_rows(block.mean(axis=0)), latents=[_rows(latent) for latent in block]
+            )
+            for block in maps.attention
+        ]
+        return cls.model_construct(
+            **dict(PredictAnswer.of_model(explanation.prediction, card)),
+            input=explanation.pixels[0].tolist(),
+            attention=Attention.model_construct(
+                grid=list(maps.grid), mean=_rows(maps.attention.mean(axis=(0, 1))), blocks=blocks
+            ),
+            attribution=Attribution.model_construct(
+                method="occlusion", map=_rows(maps.attribution)
+            ),
+        )
+
+
+def _rows(values: NDArray[np.float32]) -> Map:
+    """A map (H, W) to six decimals."""
+    rows: Map = values.astype(np.float64).round(6).tolist()
+    return rows
 
 
 class ItemError(BaseModel):

@@ -3,7 +3,26 @@
 from collections.abc import Mapping
 from typing import Any
 
-from app.problems import MEDIA_TYPE, Kind, speaks_open_inference
+from app.problems import (
+    DEADLINE_EXCEEDED,
+    EMPTY_BODY,
+    EMPTY_IMAGE,
+    INTERNAL,
+    MALFORMED_FORM,
+    MEDIA_TYPE,
+    NOT_READY,
+    QUEUE_FULL,
+    TOO_MANY_BYTES,
+    TOO_MANY_FILES,
+    TOO_MANY_PIXELS,
+    UNREADABLE_IMAGE,
+    UNSUPPORTED_CONTENT_TYPE,
+    UNSUPPORTED_IMAGE,
+    UPLOAD_STALLED,
+    WRONG_FIELD,
+    Kind,
+    speaks_open_inference,
+)
 from app.schemas import InferError, Problem
 
 REQUEST_ID_PARAMETER = {
@@ -30,6 +49,45 @@ _RETRY_AFTER = {
     "description": "Seconds to wait before the next try.",
     "required": True,
     "schema": {"type": "integer", "minimum": 0},
+}
+
+BINARY = {"type": "string", "format": "binary"}
+IMAGE_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "The image in the form field `file`, or as the body itself.",
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {"file": BINARY},
+                "additionalProperties": False,
+            },
+            "example": {"file": "7.png"},
+        },
+        "image/*": {"schema": BINARY, "example": "the bytes of 7.png"},
+    },
+}
+REQUEST_ERRORS = {
+    EMPTY_BODY: "the request has no body; send an image",
+    MALFORMED_FORM: "the form ends before its closing boundary",
+    UPLOAD_STALLED: "nothing arrived for 10 s",
+    UNSUPPORTED_CONTENT_TYPE: "the content type is text/plain; send multipart/form-data",
+    INTERNAL: "something went wrong on our side",
+    QUEUE_FULL: "1024 images are waiting, as many as may",
+    NOT_READY: "the service is shutting down",
+    DEADLINE_EXCEEDED: "the answer was not ready in time",
+}
+# Of calls that take one image.
+IMAGE_ERRORS = {
+    **REQUEST_ERRORS,
+    EMPTY_IMAGE: "the image is empty: it has no bytes",
+    WRONG_FIELD: "there is a field 'image'; send only 'file'",
+    TOO_MANY_FILES: "more than 1 file(s) in the field 'file'",
+    TOO_MANY_BYTES: "the body has more than 10,485,760 bytes",
+    TOO_MANY_PIXELS: "the image has 9000 x 9000 pixels, more than the 25,000,000 allowed",
+    UNSUPPORTED_IMAGE: "the image is of none of the types read: PNG, JPEG, GIF, BMP, WEBP, TIFF",
+    UNREADABLE_IMAGE: "the PNG image is truncated or broken",
 }
 
 

@@ -21,6 +21,7 @@ from app.problems import (
     WRONG_FIELD,
     RequestError,
 )
+from app.settings import Settings
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -67,6 +68,30 @@ def unsupported(found: str, expected: str) -> RequestError:
     """The refusal of a content type."""
     what = f"the content type is {found}" if found else "there is no content type"
     return RequestError(UNSUPPORTED_CONTENT_TYPE, f"{what}; send {expected}")
+
+
+async def read_image(request: Request, settings: Settings) -> bytes:
+    """One image: the form's field `file`, or the body itself.
+
+    Raises:
+        RequestError: too large, malformed, of another type, stalled, or its sender hung up.
+    """
+    kind = content_type(request)
+    if kind.startswith("image/"):
+        return await read_body(request, settings.max_bytes, settings.request_timeout_s)
+    if kind != FORM:
+        raise unsupported(kind, f"{FORM} or an image/* type")
+    limits = FormLimits(
+        field="file",
+        files=1,
+        file_bytes=settings.max_bytes,
+        body_bytes=settings.max_bytes + FORM_OVERHEAD,
+        stall_s=settings.request_timeout_s,
+    )
+    (image,) = await read_form(request, limits)
+    if isinstance(image, RequestError):
+        raise image
+    return image
 
 
 async def read_body(request: Request, max_bytes: int, stall_s: float) -> bytes:

@@ -19,6 +19,10 @@ class EngineError(Exception):
     """The engine or device asked for can't be had, or can't compute; the message says why."""
 
 
+class NoExplanationsError(EngineError):
+    """The checkpoint lacks what explanations take."""
+
+
 class Engine(Protocol):
     """A model in memory, ready to compute. `logits` is called from one thread at a time."""
 
@@ -27,6 +31,26 @@ class Engine(Protocol):
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pixels (B, C, H, W) -> logits (B, classes)."""
+        ...
+
+    def explaining(self) -> "ExplainingEngine":
+        """The same model, loaded anew to explain; its computations don't wait for this one's.
+
+        Raises:
+            NoExplanationsError: the checkpoint lacks what this takes.
+        """
+        ...
+
+
+class ExplainingEngine(Protocol):
+    """A model that tells where it looks; called from one thread at a time, any."""
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pixels (B, C, H, W) -> logits (B, classes)."""
+        ...
+
+    def attention(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pixels (B, C, H, W) -> cross-attention (B, depth, heads, latents, *token grid)."""
         ...
 
 

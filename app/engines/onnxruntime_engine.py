@@ -1,11 +1,13 @@
 """ONNX Runtime on the CPU: starts in a fraction of torch's time and memory."""
 
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from app.engines import EngineError, EngineName
-from model.checkpoint import ONNX_FILE, Checkpoint
+from app.engines import EngineError, EngineName, NoExplanationsError
+from model.checkpoint import EXPLAIN_FILE, ONNX_FILE, Checkpoint, explain_weights
 
 
 class OnnxRuntimeEngine:
@@ -15,22 +17,61 @@ class OnnxRuntimeEngine:
     device = "cpu"
 
     def __init__(self, checkpoint: Checkpoint, threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors
-        # Threads that spin on between requests take the cores that decode the next ones.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        try:
-            self._session = onnxruntime.InferenceSession(
-                checkpoint.onnx, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # the runtime's own exceptions share no public base
-            path = checkpoint.folder / ONNX_FILE
-            raise EngineError(f"ONNX Runtime cannot load {path}: {error}") from error
+        self._checkpoint = checkpoint
+        self._session = _session(checkpoint.folder / ONNX_FILE, checkpoint.onnx, _options(threads))
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pixels (B, C, H, W) -> logits (B, classes)."""
         (logits,) = self._session.run(["logits"], {"images": images})
         result: NDArray[np.float32] = logits
         return result
+
+    def explaining(self) -> "OnnxRuntimeExplainingEngine":
+        """The same model, loaded anew to explain; on one core, to leave the others to `logits`."""
+        return OnnxRuntimeExplainingEngine(self._checkpoint)
+
+
+class OnnxRuntimeExplainingEngine:
+    """Runs the checkpoint's explain.onnx on the arrays of its model.safetensors."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        path = checkpoint.folder / EXPLAIN_FILE
+        if checkpoint.explain_onnx is None:
+            raise NoExplanationsError(f"there is no {path}: `python -m model.export` makes it")
+        arrays = explain_weights(checkpoint.weights)
+        options = _options(threads=1)
+        options.add_external_initializers(
+            list(arrays), [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in arrays.values()]
+        )
+        self._session = _session(path, checkpoint.explain_onnx, options)
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pixels (B, C, H, W) -> logits (B, classes)."""
+        return self._run("logits", images)
+
+    def attention(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pixels (B, C, H, W) -> cross-attention (B, depth, heads, latents, *token grid)."""
+        return self._run("attention", images)
+
+    def _run(self, output: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        result: NDArray[np.float32] = self._session.run([output], {"images": images})[0]
+        return result
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors
+    # Threads that spin on between requests take the cores that decode the next ones.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _session(
+    path: Path, content: bytes, options: onnxruntime.SessionOptions
+) -> onnxruntime.InferenceSession:
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own exceptions share no public base
+        raise EngineError(f"ONNX Runtime cannot load {path}: {error}") from error

@@ -1,0 +1,101 @@
+"""POST /explain."""
+
+import asyncio
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request, Response
+
+from app import explanation_picture
+from app.api import uploads
+from app.api.documentation import (
+    BINARY,
+    HEADERS,
+    IMAGE_BODY,
+    IMAGE_ERRORS,
+    REQUEST_ID_PARAMETER,
+    errors,
+)
+from app.explainer import MAX_WAITING, Explanation
+from app.images import decode
+from app.lifecycle import Service
+from app.problems import NO_EXPLANATIONS, QUEUE_FULL
+from app.schemas import ExplainAnswer
+
+router = APIRouter(tags=["predict"])
+
+PNG = "image/png"
+JSON = "application/json"
+
+
+@router.post(
+    "/explain",
+    summary="Read one digit and tell why",
+    response_class=Response,
+    responses={
+        200: {
+            "model": ExplainAnswer,
+            "description": "What the model reads, what it saw, where it looked and what counted: "
+            "as JSON, or with `Accept: image/png` as a picture",
+            "headers": {
+                **HEADERS,
+                "Vary": {"description": "Accept", "required": True, "schema": {"type": "string"}},
+            },
+            "content": {PNG: {"schema": BINARY, "example": "the bytes of a PNG"}},
+        },
+        **errors(
+            "/explain",
+            {
+                **IMAGE_ERRORS,
+                QUEUE_FULL: f"{MAX_WAITING} images are waiting, as many as may",
+                NO_EXPLANATIONS: "there is no weights/mine/explain.onnx: "
+                "`python -m model.export` makes it",
+            },
+        ),
+    },
+    openapi_extra={"parameters": [REQUEST_ID_PARAMETER], "requestBody": IMAGE_BODY},
+)
+async def explain(request: Request) -> Response:
+    """The digit in one picture, where the model looked, and the ink that the answer rests on.
+
+    `attention` is the cross-attention of each block's latents, the mean over their heads, laid over
+    the pixels: where the model looked. `attribution` is what the answer rests on: the fall of its
+    log-probability where a patch of ink is deleted, measured patch by patch.
+    """
+    service = Service.of(request)
+    card = service.predictor.card
+    image = await uploads.read_image(request, service.settings)
+    work = service.explainer.explain(image, service.deadline())
+    explanation = await uploads.unless_gone(request, work)
+    request.state.timing = explanation.prediction.timing
+    headers = {"Vary": "Accept"}
+    if prefers_png(request.headers.get("accept", "")):
+        limit = service.settings.max_pixels
+        png = await asyncio.to_thread(_draw, explanation, image, limit, card.labels)
+        return Response(png, media_type=PNG, headers=headers)
+    answer = ExplainAnswer.of_explanation(explanation, card)
+    return Response(answer.model_dump_json(), media_type=JSON, headers=headers)
+
+
+def prefers_png(accept: str) -> bool:
+    """Whether an Accept header (RFC 9110, section 12.5.1) wants a picture rather than JSON."""
+    return _quality(accept, PNG) > _quality(accept, JSON)
+
+
+def _quality(accept: str, media_type: str) -> float:
+    """Of the header's ranges that match, the most specific one's weight; 0 where none does."""
+    best = (-1, 0.0)
+    for entry in accept.split(","):
+        name, *parameters = (part.strip().lower() for part in entry.split(";"))
+        weights = [value for value in parameters if value.startswith("q=")]
+        try:
+            weight = float(weights[0][2:]) if weights else 1.0
+        except ValueError:
+            continue
+        ranges = ("*/*", media_type.partition("/")[0] + "/*", media_type)
+        if name in ranges:
+            best = max(best, (ranges.index(name), weight))
+    return best[1]
+
+
+def _draw(explanation: Explanation, image: bytes, max_pixels: int, labels: Sequence[str]) -> bytes:
+    return explanation_picture.draw(explanation, decode(image, max_pixels), labels)
