@@ -4,16 +4,27 @@ Does what MNIST's authors did (http://yann.lecun.com/exdb/mnist/): grey, light s
 digit scaled into a 20x20 box with its aspect kept, then centred by mass in 28x28.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from model.config import Preprocessing
+from model.strokes import find_ink, line_width
 
 Grey = NDArray[np.uint8]  # (H, W), 0 black, 255 white
 
-# Longest side that the strokes are looked for at; a larger picture is reduced first.
-WORKING_SIZE = 256
+# A larger JPEG is decoded at reduced size, no smaller than this on its longer side.
+DECODED_SIZE = 512
+# Pixels that ink is looked for at, about: larger pictures are reduced, small ones enlarged.
+WORKING_PIXELS = 128 * 128
+LEAST_PIXELS = 64 * 64
+# Pixels of the result that a line is wide, at least.
+THINNEST_LINE = 1.8
+# A digit smaller than this there, or drawn with a thinner pen, is looked at closer.
+FEWEST_PIXELS = 48
+THINNEST_PEN = 2.2
 # The digit's box against the model's input: 20 of 28 pixels.
 BOX_SHARE = 20 / 28
 
@@ -26,22 +37,48 @@ def prepare(picture: Image.Image, spec: Preprocessing) -> NDArray[np.uint8]:
     Returns: (1, spec.height, spec.width) uint8, light strokes on black; all black where the picture
     shows nothing.
     """
-    grey = to_grey(picture)
+    picture = ImageOps.exif_transpose(picture)
     size = (spec.height, spec.width)
-    for candidate in (grey, 255 - grey):
-        if is_centred_digit(candidate, size):
-            return candidate[None]
-    return centre(isolate_strokes(grey), size)[None]
+    if picture.size == size[::-1]:
+        grey = _luminance(_opaque(picture))
+        for candidate in (grey, 255 - grey):
+            if is_centred_digit(candidate, size):
+                return candidate[None]
+    return centre(*_ink(picture), size)[None]
+
+
+def _ink(picture: Image.Image) -> tuple[Grey, tuple[int, int, int, int]]:
+    """Coverage by ink (H, W) of the picture or a part of it, and the digit's box in there."""
+    grey, scale = to_grey(picture)
+    ink = find_ink(grey, thumbnail=scale < 1)
+    if ink is None:
+        return np.zeros((1, 1), np.uint8), (0, 1, 0, 1)
+    top, bottom, left, right = ink.box
+    size = max(bottom - top, right - left)
+    if scale > 1 and (size < FEWEST_PIXELS or ink.line < THINNEST_PEN):
+        around = max(8, size // 2)
+        part = picture.crop(
+            (
+                max(0, round((left - around) * scale)),
+                max(0, round((top - around) * scale)),
+                min(picture.width, round((right + around) * scale)),
+                min(picture.height, round((bottom + around) * scale)),
+            )
+        )
+        closer = find_ink(to_grey(part, 2 * WORKING_PIXELS)[0])
+        if closer is not None:
+            ink = closer
+    return ink.coverage, ink.box
 
 
 def load_upright(picture: Image.Image) -> Image.Image:
     """Decodes an opened picture and turns it upright, as its EXIF data asks.
 
-    A large JPEG is decoded at reduced size, no smaller than twice `WORKING_SIZE`.
+    A large JPEG is decoded at reduced size, no smaller than `DECODED_SIZE`.
 
     Raises: what Pillow raises where the file is broken, which may be of any type.
     """
-    shrink = max(picture.size) // (2 * WORKING_SIZE)
+    shrink = max(picture.size) // DECODED_SIZE
     if shrink > 1:
         picture.draft(None, (picture.width // shrink, picture.height // shrink))
     picture.load()
@@ -53,12 +90,25 @@ def load_upright(picture: Image.Image) -> Image.Image:
     return picture
 
 
-def to_grey(picture: Image.Image) -> Grey:
-    """Upright 8-bit grey of a picture in any mode, at most `WORKING_SIZE` on its longer side.
+def to_grey(picture: Image.Image, most: int = WORKING_PIXELS) -> tuple[Grey, float]:
+    """Grey of a picture in any mode, of so many pixels at most; its pixels per pixel of that."""
+    area = picture.width * picture.height
+    factor = math.ceil(math.sqrt(area / most))
+    picture = _opaque(picture, factor)
+    grey = _luminance(picture)
+    enlarge = math.ceil(math.sqrt(LEAST_PIXELS / area))
+    if enlarge > 1:
+        size = (grey.shape[1] * enlarge, grey.shape[0] * enlarge)
+        enlarged = Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC)
+        return np.asarray(enlarged), 1 / enlarge
+    return grey, factor
+
+
+def _opaque(picture: Image.Image, factor: int = 1) -> Image.Image:
+    """Mode L or RGB of a picture in any mode, reduced.
 
     Transparency is laid on white, or on black where the visible pixels are light.
     """
-    picture = ImageOps.exif_transpose(picture)
     transparent = picture.has_transparency_data
     if transparent:
         # Premultiplied, so that what is invisible has no say in the mean of a reduced pixel.
@@ -69,13 +119,32 @@ def to_grey(picture: Image.Image) -> Grey:
         picture = picture.getchannel("L")
     elif picture.mode not in ("L", "RGB", "I", "F"):
         picture = picture.convert("L" if picture.mode == "1" else "RGB")
-    if max(picture.size) > WORKING_SIZE:
-        picture = picture.reduce(-(-max(picture.size) // WORKING_SIZE))
+    if factor > 1:
+        picture = picture.reduce(factor)
     if transparent:
-        picture = _on_opaque_ground(picture.convert("RGBA"))
-    elif picture.mode in ("I", "F"):
-        picture = _to_8_bit(picture)
-    return np.array(picture.convert("L"))
+        return _on_opaque_ground(picture.convert("RGBA"))
+    if picture.mode in ("I", "F"):
+        return _to_8_bit(picture)
+    return picture
+
+
+def _luminance(picture: Image.Image) -> Grey:
+    """Grey of mode L or RGB; of colours, along the line through them on which they differ most."""
+    if picture.mode == "L":
+        return np.asarray(picture)
+    pixels = np.asarray(picture)
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    if np.array_equal(red, green) and np.array_equal(green, blue):
+        return red
+    steps = np.diff(pixels.astype(np.float32), axis=0).reshape(-1, 3)
+    across = np.diff(pixels.astype(np.float32), axis=1).reshape(-1, 3)
+    spread = steps.T @ steps + across.T @ across
+    direction = np.linalg.eigh(spread)[1][:, 2]
+    # As much of luminance as there is in it comes out with luminance' sign.
+    direction = direction * (np.sign(direction.sum()) or 1.0) / np.abs(direction).sum()
+    shift = -255 * direction.clip(max=0).sum()
+    grey: Grey = (pixels @ direction.astype(np.float32) + shift).clip(0, 255).astype(np.uint8)
+    return grey
 
 
 def is_centred_digit(grey: Grey, size: tuple[int, int]) -> bool:
@@ -92,31 +161,14 @@ def is_centred_digit(grey: Grey, size: tuple[int, int]) -> bool:
     )
 
 
-def isolate_strokes(grey: Grey) -> Grey:
-    """Strokes light on black, whichever way round they were; the ground's noise removed."""
-    values = grey.astype(np.float32)
-    border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
-    ground = np.median(border)
-    strokes = ground - values if values.mean() <= ground else values - ground
-    strokes = strokes.clip(0)
-    peak = np.percentile(strokes[strokes > 0], 99) if (strokes > 0).any() else 0.0
-    if peak < 16:  # of 255: nothing but the ground
-        return np.zeros_like(grey)
-    threshold = _otsu(strokes / peak)
-    # A ramp, not a step: strokes keep the soft edges that MNIST's have.
-    low, high = threshold * 0.5, min(1.0, threshold * 1.5)
-    scaled: Grey = (((strokes / peak - low) / (high - low)).clip(0, 1) * 255).astype(np.uint8)
-    return scaled
-
-
-def centre(strokes: Grey, size: tuple[int, int]) -> Grey:
+def centre(coverage: Grey, extent: tuple[int, int, int, int], size: tuple[int, int]) -> Grey:
     """Scales the strokes' bounding box into the central box and centres them by mass."""
     result = np.zeros(size, dtype=np.uint8)
-    if not strokes.any():
+    if not coverage.any():
         return result
-    top, bottom, left, right = _extent(strokes > 127 if (strokes > 127).any() else strokes > 0)
-    box = Image.fromarray(strokes[top:bottom, left:right])
-    scale = min(n * BOX_SHARE / m for n, m in zip(size, (box.height, box.width), strict=True))
+    top, bottom, left, right = extent
+    scale = min(n * BOX_SHARE / m for n, m in zip(size, (bottom - top, right - left), strict=True))
+    box = Image.fromarray(_widened(coverage[top:bottom, left:right], scale))
     target = max(1, round(box.width * scale)), max(1, round(box.height * scale))
     digit = np.array(
         box.resize(target, Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC)
@@ -129,6 +181,20 @@ def centre(strokes: Grey, size: tuple[int, int]) -> Grey:
     rows, columns = (slice(at, at + n) for at, n in zip(offsets, digit.shape, strict=True))
     result[rows, columns] = digit
     return result
+
+
+def _widened(coverage: Grey, scale: float) -> Grey:
+    """Thin lines made as wide as MNIST's thin ones; `scale`: pixels of the result per pixel."""
+    missing = round((THINNEST_LINE / scale - line_width(coverage)) / 2)
+    wide = np.pad(coverage, max(0, missing))
+    for step in range(missing):
+        rows = np.maximum(np.maximum(wide[:-2], wide[1:-1]), wide[2:])
+        middle = rows[:, 1:-1]
+        if step % 2:  # square and cross in turn make an octagon
+            wide = np.maximum(np.maximum(rows[:, :-2], middle), rows[:, 2:])
+        else:
+            wide = np.maximum(np.maximum(wide[1:-1, :-2], middle), wide[1:-1, 2:])
+    return wide
 
 
 def _on_opaque_ground(picture: Image.Image) -> Image.Image:
@@ -165,16 +231,3 @@ def _centre_of_mass(grey: Grey) -> tuple[float, float]:
     mass = grey.astype(np.float64)
     rows, columns = np.indices(grey.shape)
     return float((mass * rows).sum() / mass.sum()), float((mass * columns).sum() / mass.sum())
-
-
-def _otsu(values: NDArray[np.float32]) -> float:
-    """Otsu's threshold (IEEE Trans. SMC 9, 1979) of values in [0, 1]; above 1 counts as 1."""
-    counts, edges = np.histogram(values.clip(0, 1), bins=64, range=(0, 1))
-    middles = (edges[:-1] + edges[1:]) / 2
-    weight_low = counts.cumsum()
-    weight_high = counts.sum() - weight_low
-    sum_low = (counts * middles).cumsum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gap = sum_low / weight_low - (sum_low[-1] - sum_low) / weight_high
-        between = weight_low * weight_high * gap**2
-    return float(edges[1:][np.nan_to_num(between).argmax()])

@@ -17,6 +17,11 @@ from model.checkpoint import Card
 from model.datasets import MNIST
 from model.export import PixelClassifier
 from model.preprocess import load_upright, prepare
+from model.uploads import MIXED, NUISANCES, make_uploads
+
+SEED = 0
+UPLOADS_EACH = 300
+UPLOADS_MIXED = 1000
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,21 @@ def digits8x8(subject: Subject) -> Report:
     return Report("\n".join(lines), figures)
 
 
+def uploads(subject: Subject) -> Report:
+    """Test digits as users' pictures, nuisance by nuisance, each of other digits."""
+    random = np.random.default_rng(SEED)
+    figures: dict[str, Any] = {}
+    lines = [f"{'nuisance':<24}{'n':>6}{'accuracy':>11}"]
+    for name in (*NUISANCES, MIXED):
+        count = UPLOADS_MIXED if name == MIXED else UPLOADS_EACH
+        chosen = subject.mnist.test.take(random.permutation(len(subject.mnist.test))[:count])
+        files = make_uploads(chosen.images, name, SEED)
+        accuracy = float((subject.read_files(files) == chosen.labels).mean())
+        figures[name] = {"n": count, "accuracy": accuracy}
+        lines.append(f"{name:<24}{count:>6,}{accuracy:>11.2%}")
+    return Report("\n".join(lines), figures)
+
+
 def _png(pixels: NDArray[np.floating]) -> bytes:
     file = BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
@@ -97,4 +117,5 @@ def _png(pixels: NDArray[np.floating]) -> bytes:
 SUITES: dict[str, Suite] = {
     "corruptions": corruptions,
     "digits8x8": digits8x8,
+    "uploads": uploads,
 }
