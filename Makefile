@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test container-test lint format train evaluate lock clean
+.PHONY: help serve test container-test screenshots lint format train evaluate lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -20,6 +20,9 @@ serve: $(VENV)/.installed-$(or $(EXTRAS),base) ## set up and start the service o
 
 test: $(VENV)/.installed-dev ## set up and run the whole test suite
 	$(BIN)/python -m pytest
+
+screenshots: $(VENV)/.installed-dev ## take the pictures of the page in tests/screenshots anew
+	SCREENSHOTS=tests/screenshots $(BIN)/python -m pytest tests/test_page.py -k screenshots
 
 container-test: ## build the image with $(CONTAINER), run it read-only and try it
 	$(PYTHON) deploy/container_test.py $(CONTAINER)

@@ -31,8 +31,8 @@ def trace(image: NDArray[np.uint8], scale: int = 4) -> list[list[Point]]:
         if len(path) > 2 * scale and max(abs(a - b) for a, b in zip(start, at, strict=True)) <= 3:
             path.append(start)  # closes the loop
         if len(path) >= 2 * scale:
-            smooth = gaussian_filter1d(np.array(path, float), scale / 2, axis=0, mode="nearest")
-            points = np.concatenate([smooth[::scale], smooth[-1:]])
+            smooth = gaussian_filter1d(np.array(path, float), scale, axis=0, mode="nearest")
+            points = np.concatenate([smooth[:: 2 * scale], smooth[-1:]])
             strokes.append([(float(x) / width, float(y) / height) for y, x in points])
     return sorted(strokes, key=len, reverse=True)
 

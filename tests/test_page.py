@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, TimeoutError, expect, sync_playwright
 
 from tests.conftest import ROOT, Server, serving
@@ -233,7 +234,7 @@ def test_camera(page: Page):
     button = page.locator("#camera")
     button.click()
     expect(button).to_have_text("Take it")
-    page.wait_for_function("document.getElementById('video').videoWidth > 0")
+    page.wait_for_function("() => document.getElementById('video').videoWidth > 0")
     button.click()
     expect(page.get_by_role("img", name="camera.jpg")).to_be_visible()
     expect(page.locator("#digit")).not_to_be_empty()  # the test pattern is no digit, but it is read
@@ -385,5 +386,27 @@ def test_page_is_small_local_and_revalidated(client: httpx.Client):
 
 @in_browser
 @pytest.mark.skipif("SCREENSHOTS" not in os.environ, reason="make screenshots takes them")
-def test_screenshots(browser: Browser, server: Server, strokes):
-    """Pictures of the page, for the README."""
+@pytest.mark.parametrize(
+    ("name", "width", "height", "scheme"),
+    [
+        ("page-light", 1180, 700, "light"),
+        ("page-dark", 1180, 700, "dark"),
+        ("page-phone", 390, 844, "light"),
+    ],
+)
+def test_screenshots(
+    name: str, width: int, height: int, scheme: str, browser: Browser, server: Server, strokes
+):
+    """Takes the README's pictures of the page into the folder that $SCREENSHOTS names."""
+    look = {"viewport": {"width": width, "height": height}, "color_scheme": scheme}
+    with visiting(browser, server.url, device_scale_factor=2, **look) as page:
+        draw(page, strokes[3])
+        expect_digit(page, 3)
+        expect(page.locator("#sight")).to_be_visible()
+        page.mouse.move(0, 0)
+        page.wait_for_function("() => !document.getAnimations().length")
+        picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    small = picture.quantize(256, dither=Image.Dither.NONE)
+    file = Path(os.environ["SCREENSHOTS"], f"{name}.png")
+    small.save(file, optimize=True)
+    assert file.stat().st_size < 150_000

@@ -4,6 +4,7 @@ import { percent } from "./answer.js";
 import { $, make } from "./dom.js";
 import { Latest } from "./latest.js";
 import { Problem, service, Unreachable } from "./service.js";
+import { showRequest } from "./snippets.js";
 
 const FORM_OVERHEAD = 300; // bytes that a file's part adds to the form, besides its name
 const TRIES = 5;
@@ -16,6 +17,11 @@ let open = () => {};
 export function initGallery(opener) {
   open = opener;
   $("csv").addEventListener("click", download);
+  $("close").addEventListener("click", () => {
+    turns.cancel();
+    $("gallery").hidden = true;
+    $("choose").focus();
+  });
   $("order").addEventListener("click", () => {
     const doubtfulFirst = $("order").getAttribute("aria-pressed") !== "true";
     $("order").setAttribute("aria-pressed", doubtfulFirst);
@@ -43,6 +49,8 @@ async function readAll(signal) {
     for (const [index, entry] of batch.entries()) settle(entry, outcomes[index]);
     report();
   }
+  const pictures = entries.slice(0, limits.max_files);
+  showRequest("predict/batch", pictures.map(({ file }) => ({ name: file.name, blob: file, onDisk: true })));
 }
 
 /** Entries in groups that one request may carry; a file that is too large is settled here. */
@@ -95,7 +103,7 @@ const once = (target, name, signal) =>
 function card(file) {
   const url = URL.createObjectURL(file);
   const picture = make("img", { alt: "", loading: "lazy", src: url });
-  picture.onerror = () => picture.classList.add("broken");
+  picture.onerror = () => picture.replaceWith(make("i", { textContent: file.name.split(".").pop() }));
   const label = make("b", { textContent: "…" });
   const note = make("small");
   const name = make("span", { textContent: file.name });
@@ -113,6 +121,7 @@ function settle(entry, outcome) {
     : unrecognized
       ? `no digit? closest ${outcome.label}`
       : percent(outcome.confidence);
+  entry.note.title = failed ? outcome.error.detail : "";
   entry.card.className = failed ? "failed" : unrecognized || outcome.confidence < 0.8 ? "doubtful" : "";
 }
 

@@ -14,7 +14,7 @@ import { hideRequest, initSnippets, showRequest } from "./snippets.js";
 import { showTiming } from "./timing.js";
 
 const DRAWING_MS = 70; // between two looks at a growing stroke
-const EXPLAIN_MS = 150; // of rest before an explanation is asked for
+const EXPLAIN_MS = 350; // of rest before an explanation is asked for
 const CHECK_MS = 10_000;
 
 const pad = new Pad($("pad"));
@@ -23,7 +23,8 @@ const explanations = new Latest();
 let picture = null; // { name, blob, onDisk }: what is shown instead of the drawing
 
 const follow = paced(() => ask(false), DRAWING_MS);
-let explaining = null;
+let explaining = null; // the timer
+let explained = false; // this model can be
 
 async function source() {
   return picture ?? { name: "digit.png", blob: await pad.picture(), onDisk: false };
@@ -52,7 +53,7 @@ async function ask(settled) {
     announce(sentence(answer, labels));
     showTiming(stages, roundTrip);
     showRequest("predict", [given]);
-    // explaining = setTimeout(() => explain(given), EXPLAIN_MS);
+    if (explained) explaining = setTimeout(() => explain(given), EXPLAIN_MS);
   } catch (error) {
     fail(error);
   }
@@ -61,10 +62,11 @@ async function ask(settled) {
 async function explain(given) {
   try {
     const read = await explanations.run((signal) => service.read("explain", given.blob, signal));
-    const sight = read && adapt(read.value.answer);
-    if (sight) showSight(sight);
-  } catch {
+    if (read) showSight(adapt(read.value.answer));
+  } catch (error) {
     hideSight(); // the answer stands without it
+    if (error.retryMs) explaining = setTimeout(() => explain(given), error.retryMs);
+    explained = error.slug !== "no-explanations";
   }
 }
 
@@ -104,7 +106,7 @@ function show(blob, name, onDisk) {
   $("picture").src = URL.createObjectURL(blob);
   $("picture").alt = `The picture that is read: ${name}`;
   $("picture").hidden = false;
-  $("unseen").hidden = true;
+  $("no-preview").hidden = true;
   $("frame").dataset.shows = "picture";
   return ask(true);
 }
@@ -113,7 +115,7 @@ function show(blob, name, onDisk) {
 function hidePicture() {
   closeCamera();
   picture = null;
-  $("picture").hidden = $("unseen").hidden = true;
+  $("picture").hidden = $("no-preview").hidden = true;
   $("frame").dataset.shows = "drawing";
 }
 
@@ -150,8 +152,8 @@ function initPad() {
   $("picture").addEventListener("error", () => {
     if (!picture) return;
     $("picture").hidden = true;
-    $("unseen").hidden = false;
-    $("unseen").textContent = `${picture.name}: no preview`;
+    $("no-preview").hidden = false;
+    $("no-preview").textContent = `${picture.name}: no preview`;
   });
 }
 

@@ -1,7 +1,7 @@
 // Calls of the service: problems as errors, the API key, and whether it can be reached.
 
 const KEY = "perceiver-api-key"; // in the tab's own storage
-const RETRY_MS = [300, 600, 1000, 2000, 3000];
+const RETRY_MS = [250, 500, 1000, 1000, 2000];
 
 export const url = (path) => new URL(path, document.baseURI).href;
 

@@ -8,7 +8,8 @@ let chosen = "0"; // the value of the chosen map, kept from one picture to the n
 /**
  * Shows an explanation.
  *
- * input: rows of 0..255. groups: [{ name, maps: [{ name, map }] }], each map rows of numbers >= 0.
+ * input: rows of 0..255. groups: [{ name, maps: [{ name, map }] }], each map rows of numbers: what
+ * is below zero spoke against the answer.
  */
 export function showSight({ input, groups }) {
   const sameShape = shape(current?.groups) === shape(groups);
@@ -43,8 +44,8 @@ function choose(value) {
   if (!found) return;
   chosen = value;
   paintHeat($("looked"), current.input, found.map);
-  $("looked").setAttribute("aria-label", `Where it looked: ${found.name}`);
-  $("looked-caption").textContent = `Where it looked: ${found.name}`;
+  $("looked").setAttribute("aria-label", found.name);
+  $("looked-caption").textContent = found.name;
 }
 
 function buildMaps(groups) {
@@ -71,25 +72,26 @@ function paintGrey(canvas, rows) {
   paint(canvas, rows, (grey) => [grey, grey, grey]);
 }
 
-/** The map over the faint picture: the more weight, the more of the accent colour. */
+/** The map over the faint picture; roots of the weights, so that small ones are seen too. */
 function paintHeat(canvas, input, map) {
-  const peak = Math.max(...map.flat()) || 1;
+  const peak = Math.max(...map.flat().map(Math.abs)) || 1;
   const height = map.length / input.length;
   const width = map[0].length / input[0].length;
   paint(canvas, input, (grey, y, x) => {
     const weight = map[Math.floor(y * height)][Math.floor(x * width)] / peak;
-    return heat(Math.sqrt(weight), grey);
+    return heat(Math.sqrt(Math.abs(weight)), weight < 0 ? COLD : GLOW, grey);
   });
 }
 
 // Black through red and orange to pale yellow, as glowing iron; ink shows through as grey.
 const GLOW = [[14, 14, 18], [110, 24, 34], [216, 64, 28], [255, 153, 51], [255, 240, 190]];
+const COLD = [[14, 14, 18], [24, 40, 110], [40, 96, 216], [120, 180, 255], [220, 240, 255]];
 
-function heat(weight, grey) {
-  const at = weight * (GLOW.length - 1);
-  const low = Math.min(Math.floor(at), GLOW.length - 2);
-  return GLOW[low].map((value, channel) => {
-    const glow = value + (GLOW[low + 1][channel] - value) * (at - low);
+function heat(weight, colors, grey) {
+  const at = weight * (colors.length - 1);
+  const low = Math.min(Math.floor(at), colors.length - 2);
+  return colors[low].map((value, channel) => {
+    const glow = value + (colors[low + 1][channel] - value) * (at - low);
     return Math.max(glow, grey * 0.3);
   });
 }
