@@ -338,7 +338,7 @@ class Perceiver(nn.Module):
             gazes.append(torch.cat([channels, features * torch.cat(weights)], dim=1))
         return torch.stack(gazes)
 
-    def _applied_blocks(self) -> Iterator[nn.Module]:
+    def applied_blocks(self) -> Iterator[nn.Module]:
         last = len(self.blocks) - 1
         return (self.blocks[min(index, last)] for index in range(self.depth))
 
@@ -374,7 +374,7 @@ class Perceiver(nn.Module):
         # Not expanded to the batch: all that comes before the first read is the same for every
         # input, computed once here and folded to constants in an export.
         latents = self.latents[None]  # (1, L, D)
-        for block in self._applied_blocks():
+        for block in self.applied_blocks():
             latents, attention = block(latents, tokens)
             if maps is not None:
                 maps.append(attention)
