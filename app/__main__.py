@@ -1,31 +1,25 @@
 """`python -m app`: serves until SIGTERM or Ctrl+C, which end it with exit code 0."""
 
-import functools
-import math
 import shlex
 import signal
 import socket
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import uvicorn
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
-from uvicorn.supervisors import Multiprocess
 
 from app.engines import EngineError, choose_engine
-from app.main import create_app
-from app.observability import LOGGING
+from app.keys import Keys, KeysError
 from app.settings import Settings
+from app.supervisor import Supervisor
+from app.worker import FAILURE, serve
 from model.checkpoint import CheckpointError, read_checkpoint
 from model.config import explain
 
 SAMPLE = Path(__file__).parent / "samples" / "7.png"
 BAD_USAGE = 2
-FAILURE = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         return _fail(explain(error), BAD_USAGE)
     except SettingsError as error:
+        return _fail(str(error), BAD_USAGE)
+    try:
+        Keys.read(settings)
+    except KeysError as error:
         return _fail(str(error), BAD_USAGE)
     try:
         checkpoint = read_checkpoint(settings.weights)
@@ -63,35 +61,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 Ctrl+C stops it.
 """
-    threading.Thread(target=_greet, args=(listener, greeting), daemon=True).start()
-    return _serve(settings, listener)
 
+    def greet() -> None:
+        print(greeting, flush=True)
 
-def _serve(settings: Settings, listener: socket.socket) -> int:
-    config = uvicorn.Config(
-        functools.partial(create_app, settings),
-        factory=True,
-        workers=settings.workers,
-        lifespan="on",
-        log_config=LOGGING,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=math.ceil(settings.request_timeout_s) + 1,
-    )
-    # uvicorn stops gracefully, then raises the signal once more for whom it was before.
+    # Until someone listens for it: nothing is in flight yet.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     try:
         if settings.workers == 1:
-            uvicorn.Server(config).run([listener])
-            return 0
-        supervisor = Multiprocess(config, [listener])
-        supervisor.run()
-        return FAILURE if any(process.exitcode == 3 for process in supervisor.processes) else 0
+            return serve(settings, listener, greet)
+        return Supervisor(settings, checkpoint, listener, greet).run()
     except KeyboardInterrupt:
         return 0
-    except SystemExit as stop:  # a termination, or uvicorn's 3 where the start failed
-        return FAILURE if stop.code else 0
     except OSError as error:  # the port was taken between binding and listening
         return _fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}", FAILURE)
 
@@ -116,17 +97,6 @@ def _url(listener: socket.socket) -> str:
 def _sample() -> str:
     path = SAMPLE.relative_to(Path.cwd()) if SAMPLE.is_relative_to(Path.cwd()) else SAMPLE
     return shlex.quote(str(path))
-
-
-def _greet(listener: socket.socket, greeting: str) -> None:
-    """Prints the greeting once a worker accepts connections."""
-    family, address = listener.family, listener.getsockname()
-    while True:
-        with socket.socket(family) as probe:
-            if probe.connect_ex(address) == 0:
-                break
-        time.sleep(0.02)
-    print(greeting, flush=True)
 
 
 def _fail(sentence: str, code: int) -> int:

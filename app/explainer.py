@@ -40,6 +40,7 @@ class Explainer:
     """
 
     def __init__(self, predictor: Predictor) -> None:
+        self.card = predictor.card
         self._predictor = predictor
         self._engine: ExplainingEngine | None = None
         self._batcher = Batcher(self._explain, max_batch=1, max_queue=MAX_WAITING)

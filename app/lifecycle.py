@@ -1,31 +1,55 @@
-"""Start, readiness and an end that loses no request."""
+"""Start, readiness, the change of the model under load, and an end that loses no request."""
 
 import asyncio
-import signal
-import threading
-from collections.abc import Callable
-from types import FrameType
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.engines import EngineError
 from app.explainer import Explainer
+from app.keys import Keys, KeysError
 from app.predictor import Predictor
-from app.problems import NOT_READY, RequestError
+from app.problems import NOT_READY, RELOAD_FAILED, RequestError
 from app.settings import Settings
 from model.checkpoint import CheckpointError
 
+# What can be wrong with a checkpoint, an engine or the keys; each message is one sentence.
+UNUSABLE = (CheckpointError, EngineError, KeysError)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a reload would put in place, proved to work."""
+
+    predictor: Predictor
+    keys: Keys
+
 
 class Service:
-    """What the API answers with: the settings, and the predictor between start and stop."""
+    """What the API answers with: settings, keys, and the predictor between start and stop.
+
+    Attributes:
+        draining: whether it will stop soon, and wants no more work.
+        reload: puts what the checkpoint folder holds now in the place of what serves; raises
+            `RequestError` where that can't be used, and goes on with what there was.
+    """
 
     def __init__(self, settings: Settings, load: Callable[[Settings], Predictor]) -> None:
         self.settings = settings
+        self.keys = Keys.read(settings)
         self.draining = False
+        self.reload: Callable[[], Awaitable[None]] = self._reload
         self._load = load
         self._predictor: Predictor | None = None
         self._explainer: Explainer | None = None
+        self._replaced: set[Predictor | Explainer] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
 
     @classmethod
     def of(cls, connection: HTTPConnection) -> "Service":
@@ -35,7 +59,7 @@ class Service:
 
     @property
     def predictor(self) -> Predictor:
-        """The predictor.
+        """The predictor. Who took it before a reload may go on with it for one request.
 
         Raises:
             RequestError: the service has not started or has stopped.
@@ -71,34 +95,52 @@ class Service:
             CheckpointError, EngineError: see `app.predictor.load_predictor`.
         """
         self._predictor = await asyncio.to_thread(self._load, self.settings)
-        self._drain_before_termination()
+
+    def prepare(self, load: Callable[[Settings], Predictor]) -> Candidate:
+        """Loads and proves what is to serve next; takes seconds, so not for the event loop.
+
+        Raises:
+            CheckpointError, EngineError, KeysError: it can't be used.
+        """
+        return Candidate(load(self.settings), Keys.read(self.settings))
+
+    def put_in_place(self, candidate: Candidate) -> None:
+        """From now on the candidate answers; requests under way end with the one before."""
+        for before in (self._explainer, self._predictor):
+            if before is not None:
+                self._replaced.add(before)
+                task = asyncio.get_running_loop().create_task(self._retire(before))
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+        self._predictor, self._explainer = candidate.predictor, None
+        self.keys = candidate.keys
+        card = candidate.predictor.card
+        logger.info("serving %s %s", card.name, card.version)
 
     async def stop(self) -> None:
         """Waits for the images taken to be answered."""
         self.draining = True
-        if self._explainer is not None:
-            await self._explainer.close()
-        if self._predictor is not None:
-            await self._predictor.close()
+        for task in self._closing:
+            task.cancel()
+        for part in (*self._replaced, self._explainer, self._predictor):
+            if part is not None:
+                await part.close()
 
-    def _drain_before_termination(self) -> None:
-        """Makes SIGTERM end readiness at once and reach the server a delay later.
+    async def _reload(self) -> None:
+        async with self._reloading:
+            try:
+                candidate = await asyncio.to_thread(self.prepare, self._load)
+            except UNUSABLE as error:
+                logger.error("reload: %s", error)
+                raise RequestError(RELOAD_FAILED, str(error)) from None
+            self.put_in_place(candidate)
 
-        So a balancer has time to notice, and its last requests are still accepted.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            return
-        server = signal.getsignal(signal.SIGTERM)
-        loop = asyncio.get_running_loop()
-
-        def drain(number: int, frame: FrameType | None) -> None:
-            delay = 0.0 if self.draining else self.settings.drain_delay_s  # the second is impatient
-            self.draining = True
-            if callable(server):
-                loop.call_soon_threadsafe(loop.call_later, delay, server, number, None)
-
-        if callable(server):  # else nothing would end the process
-            signal.signal(signal.SIGTERM, drain)
+    async def _retire(self, replaced: Predictor | Explainer) -> None:
+        """Closes what was replaced when no request can have it any more."""
+        settings = self.settings
+        await asyncio.sleep(settings.body_timeout_s + settings.request_timeout_s + 1)
+        self._replaced.discard(replaced)
+        await replaced.close()
 
 
 class Lifespan:

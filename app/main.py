@@ -5,9 +5,11 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 
 from app import problems
-from app.api import explain, health, metadata, open_inference, page, predict
+from app.api import admin, explain, health, metadata, open_inference, page, predict
+from app.guard import Guard
 from app.lifecycle import Lifespan, Service
 from app.observability import Observe
 from app.predictor import Predictor, load_predictor
@@ -42,9 +44,19 @@ def create_app(
         exception_handlers=dict.fromkeys(problems.HANDLED, problems.handle),
     )
     app.state.service = service
+    app.add_middleware(Guard, service=service)
+    if service.settings.cors_origins:  # before the guard: a preflight carries no key
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=[origin.strip() for origin in service.settings.cors_origins.split(",")],
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
+        )
     app.add_middleware(Observe)
     app.add_middleware(Lifespan, service=service)
     for router in (
+        admin.router,
         predict.router,
         explain.router,
         health.router,

@@ -22,7 +22,7 @@ from model.config import explain
 Datatype = Literal["UINT8", "BYTES", "FP32", "INT64"]
 Values = NDArray[np.uint8] | list[bytes]
 
-_NUMPY = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
+_NUMPY: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
 _LENGTH = struct.Struct("<I")
 _MOST_TENSORS = 16  # named in one request; no model has more
 # JSON has more commas and brackets than values, but not by this factor.

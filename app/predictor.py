@@ -14,7 +14,7 @@ from app.batcher import Batcher, DeadlineExceededError, QueueFullError
 from app.engines import Engine, EngineError, create_engine
 from app.images import ImageError, decode
 from app.settings import Settings
-from model.checkpoint import Card, read_checkpoint
+from model.checkpoint import Card, Checkpoint, read_checkpoint
 from model.preprocess import prepare
 
 logger = logging.getLogger(__name__)
@@ -224,14 +224,18 @@ class Predictor:
         return np.zeros((self.card.model.num_channels, *self.card.model.input_shape), np.uint8)
 
 
-def load_predictor(settings: Settings) -> Predictor:
+def load_predictor(settings: Settings, checkpoint: Checkpoint | None = None) -> Predictor:
     """Reads the checkpoint, loads the engine and warms it up.
+
+    Args:
+        settings: of the service.
+        checkpoint: in the place of the one in the settings' folder.
 
     Raises:
         CheckpointError: the checkpoint is missing or broken.
         EngineError: the engine or device can't be had, or can't compute.
     """
-    checkpoint = read_checkpoint(settings.weights)
+    checkpoint = checkpoint or read_checkpoint(settings.weights)
     engine = create_engine(checkpoint, settings.engine, settings.device, settings.threads)
     predictor = Predictor(checkpoint.card, engine, settings)
     predictor.warm_up([1, settings.max_batch])

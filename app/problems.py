@@ -48,7 +48,17 @@ MALFORMED_INFERENCE = Kind(
     "Not an inference request that the model takes",
     "See /v2/models/NAME for its inputs and outputs.",
 )
+MALFORMED_REQUEST = Kind("malformed-request", 400, "Not HTTP/1.1", "See RFC 9112.")
 CLIENT_GONE = Kind("client-gone", 400, "The client hung up", "Nobody reads this answer.")
+UNAUTHORIZED = Kind(
+    "unauthorized", 401, "No valid API key", "Send one as X-API-Key, or as a bearer token."
+)
+RELOAD_NEEDS_KEYS = Kind(
+    "reload-needs-keys",
+    403,
+    "Without API keys nobody may reload",
+    "Set PERCEIVER_API_KEYS, or send the process SIGHUP.",
+)
 NOT_FOUND = Kind("not-found", 404, "No such page", "See /docs for what there is.")
 MODEL_NOT_FOUND = Kind(
     "model-not-found", 404, "No such model or version", "See /metadata for the one that is served."
@@ -57,6 +67,12 @@ METHOD_NOT_ALLOWED = Kind(
     "method-not-allowed", 405, "Method not allowed", "Use a method of the Allow header."
 )
 UPLOAD_STALLED = Kind("upload-stalled", 408, "The upload stalled", "Send the body without pause.")
+RELOAD_FAILED = Kind(
+    "reload-failed",
+    409,
+    "The checkpoint can't be used",
+    "The one before still serves; mend the folder and try again.",
+)
 TOO_MANY_BYTES = Kind(
     "too-many-bytes", 413, "Too many bytes", "Send a smaller file; /metadata tells the limits."
 )
@@ -81,6 +97,9 @@ UNSUPPORTED_IMAGE = Kind(
 UNREADABLE_IMAGE = Kind(
     "unreadable-image", 422, "The image can't be decoded", "Check that the file is whole."
 )
+HEAD_TOO_LARGE = Kind(
+    "head-too-large", 431, "The request's head is too large", "Send fewer or shorter headers."
+)
 INTERNAL = Kind("internal", 500, "Internal error", "Report the X-Request-ID to the operator.")
 NO_EXPLANATIONS = Kind(
     "no-explanations",
@@ -89,6 +108,10 @@ NO_EXPLANATIONS = Kind(
     "Ask /predict, or have the operator serve a checkpoint with an explain.onnx.",
 )
 QUEUE_FULL = Kind("queue-full", 503, "Too many images are waiting", "Try again after a pause.")
+TOO_MANY_CONNECTIONS = Kind(
+    "too-many-connections", 503, "Too many connections", "Try again after a pause."
+)
+UPLOADS_FULL = Kind("uploads-full", 503, "Too many uploads at once", "Try again after a pause.")
 NOT_READY = Kind("not-ready", 503, "Not ready", "Try again after a pause.")
 ENGINE_STUCK = Kind("engine-stuck", 503, "The engine is stuck", "Restart the service.")
 DEADLINE_EXCEEDED = Kind("deadline-exceeded", 504, "No answer in time", "Try again after a pause.")

@@ -194,6 +194,14 @@ class BatchAnswer(_FromModel):
     predictions: list[Reading | ItemError] = Field(description="one per image, in their order")
 
 
+class ReloadAnswer(_FromModel):
+    """Answer of /admin/reload."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {**_MODEL, "previous": "0.9.0"}})
+
+    previous: str = Field(description="version that served before")
+
+
 class HealthAnswer(BaseModel):
     """Answer of the health calls where all is well."""
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -43,6 +43,25 @@ class Settings(BaseSettings):
     max_files: int = Field(64, ge=1, description="images in one batch request, at most")
     max_body_bytes: int = Field(
         64 * 2**20, ge=1, le=2**32, description="bytes of one batch request, at most"
+    )
+    max_upload_bytes: int = Field(
+        256 * 2**20, ge=1, description="bytes of all requests under way in one worker, at most"
+    )
+    max_connections: int = Field(1024, ge=1, description="connections to one worker, at most")
+    head_timeout_s: float = Field(
+        10.0, gt=0, le=3600, description="seconds for a request's line and headers to arrive"
+    )
+    body_timeout_s: float = Field(
+        60.0, gt=0, le=3600, description="seconds for a request's body to arrive"
+    )
+    api_keys: SecretStr = Field(
+        SecretStr(""), description="keys that may use the service, separated by commas; none: all"
+    )
+    api_keys_file: Path | None = Field(
+        None, description="file of further keys, one per line, read anew at each reload"
+    )
+    cors_origins: str = Field(
+        "", description="web origins whose pages may call, separated by commas; *: any"
     )
     drain_delay_s: float = Field(
         2.0,

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -39,9 +39,9 @@ class Server:
 
 
 @contextmanager
-def serving(*flags: str) -> Iterator[Server]:
+def serving(*flags: str, program: Sequence[str] = ("-m", "app")) -> Iterator[Server]:
     """A server on a free port, ready to answer."""
-    command = [sys.executable, "-m", "app", "--port", "0", "--drain-delay-s", "0", *flags]
+    command = [sys.executable, *program, "--port", "0", "--drain-delay-s", "0", *flags]
     process = subprocess.Popen(
         command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )

@@ -62,9 +62,10 @@ async def explain(request: Request) -> Response:
     log-probability where a patch of ink is deleted, measured patch by patch.
     """
     service = Service.of(request)
-    card = service.predictor.card
+    explainer = service.explainer
+    card = explainer.card
     image = await uploads.read_image(request, service.settings)
-    work = service.explainer.explain(image, service.deadline())
+    work = explainer.explain(image, service.deadline())
     explanation = await uploads.unless_gone(request, work)
     request.state.timing = explanation.prediction.timing
     headers = {"Vary": "Accept"}

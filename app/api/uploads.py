@@ -10,6 +10,7 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
+from app.lifecycle import Service
 from app.problems import (
     CLIENT_GONE,
     EMPTY_BODY,
@@ -161,14 +162,20 @@ async def _chunks(request: Request, max_bytes: int, stall_s: float) -> AsyncIter
     too_large = RequestError(TOO_MANY_BYTES, f"the body has more than {max_bytes:,} bytes")
     if int(request.headers.get("content-length", 0)) > max_bytes:
         raise too_large
+    now = asyncio.get_running_loop().time
+    body_timeout_s = Service.of(request).settings.body_timeout_s
+    end = now() + body_timeout_s
     total = 0
     more = True
     while more:
+        pause_s = min(stall_s, end - now())
         try:
-            async with asyncio.timeout(stall_s):
+            async with asyncio.timeout(pause_s):
                 message = await request.receive()
         except TimeoutError:
-            raise RequestError(UPLOAD_STALLED, f"nothing arrived for {stall_s:g} s") from None
+            slow = f"the body did not arrive within {body_timeout_s:g} s"
+            detail = slow if now() >= end else f"nothing arrived for {stall_s:g} s"
+            raise RequestError(UPLOAD_STALLED, detail) from None
         if message["type"] == "http.disconnect":
             raise RequestError(CLIENT_GONE, "the client hung up")
         chunk: bytes = message.get("body", b"")

@@ -1,0 +1,236 @@
+"""One process that serves: uvicorn, told by signals when to stop and what to reload."""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import math
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator
+from multiprocessing.connection import Connection as Pipe
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from app.connections import KEEP_ALIVE_S, ConnectionLimits, limited, sweep
+from app.lifecycle import UNUSABLE, Candidate, Service
+from app.main import create_app
+from app.observability import LOGGING
+from app.predictor import load_predictor
+from app.problems import RELOAD_FAILED, RequestError
+from app.settings import Settings
+from model.checkpoint import Checkpoint
+
+FAILURE = 1
+HEARTBEAT_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """uvicorn for one service.
+
+    SIGTERM and SIGINT end readiness at once and the process when what is in flight is answered; a
+    second one ends it now. SIGHUP reloads. Under a supervisor only SIGTERM counts, and once.
+
+    Args:
+        settings: of the service.
+        service: that answers.
+        app: its ASGI application.
+        on_ready: called when connections are accepted.
+        supervised: whether a supervisor gets the signals.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        service: Service,
+        app: Callable[..., object],
+        on_ready: Callable[[], None],
+        *,
+        supervised: bool,
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            http=limited(ConnectionLimits.of(settings)),
+            ws="none",
+            lifespan="on",
+            log_config=LOGGING,
+            log_level="error",  # the application logs what matters
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=math.ceil(settings.request_timeout_s) + 1,
+        )
+        super().__init__(config)
+        self._settings = settings
+        self._service = service
+        self._on_ready = on_ready
+        self._supervised = supervised
+        self._reloads: set[asyncio.Future[None]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # once a second
+            sweep(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
+
+    def drain(self) -> None:
+        """Ends readiness now, and the server once balancers have had time to notice."""
+        if self._service.draining:
+            return
+        self._service.draining = True
+        delay = self._settings.drain_delay_s if self.started else 0.0
+        asyncio.get_running_loop().call_later(delay, setattr, self, "should_exit", True)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self._service.draining and not self._supervised:
+                logger.warning("a second signal: what is in flight is lost")
+                os._exit(FAILURE)
+            loop.call_soon_threadsafe(self.drain)
+
+        def reload(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self._reload)
+
+        handlers: dict[int, Any] = {signal.SIGTERM: stop}
+        handlers[signal.SIGINT] = signal.SIG_IGN if self._supervised else stop
+        if hasattr(signal, "SIGHUP"):
+            handlers[signal.SIGHUP] = signal.SIG_IGN if self._supervised else reload
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        yield
+        for number, former in before.items():
+            signal.signal(number, former)
+
+    def _reload(self) -> None:
+        async def reload() -> None:
+            with contextlib.suppress(RequestError):  # it is logged
+                await self._service.reload()
+
+        task = asyncio.ensure_future(reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+
+def serve(settings: Settings, listener: socket.socket, on_ready: Callable[[], None]) -> int:
+    """Serves in this process until a signal; the exit code.
+
+    Args:
+        settings: of the service.
+        listener: bound to its address.
+        on_ready: called when connections are accepted.
+    """
+    app = create_app(settings)
+    try:
+        server = Server(settings, app.state.service, app, on_ready, supervised=False)
+        server.run([listener])
+    except SystemExit as stop:  # 0 for a signal during the start; a failure is logged
+        return FAILURE if stop.code else 0
+    return 0
+
+
+def serve_under_supervisor(
+    settings: Settings, checkpoint: Checkpoint, listener: socket.socket, pipe: Pipe
+) -> None:
+    """Serves in this process, as one of several.
+
+    Args:
+        settings: of the service.
+        checkpoint: to serve first.
+        listener: bound to the address that all share.
+        pipe: to the supervisor, whose end is the sign to stop.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C, which the supervisor gets
+    app = create_app(settings, functools.partial(load_predictor, checkpoint=checkpoint))
+    service: Service = app.state.service
+    control = _Control(service, pipe)
+    server = Server(settings, service, app, lambda: control.start(server), supervised=True)
+    server.run([listener])
+
+
+class _Control:
+    """A worker's end of the pipe.
+
+    The supervisor sends ("prepare", checkpoint), then ("commit",) or ("drop",), which are answered
+    by ("done", None or what is wrong); and ("reloaded", the same) to the worker that asked for it
+    by ("reload",). Between, ("alive",) tells that this process can answer.
+    """
+
+    def __init__(self, service: Service, pipe: Pipe) -> None:
+        self._service = service
+        self._pipe = pipe
+        self._candidate: Candidate | None = None
+        self._reloaded: asyncio.Future[str | None] | None = None
+
+    def start(self, server: Server) -> None:
+        """Tells that the worker is ready, and listens from now on in a thread."""
+        self._loop = asyncio.get_running_loop()
+        self._service.reload = self._ask_for_reload
+        self._beating = self._loop.create_task(self._beat())
+        threading.Thread(target=self._listen, args=(server,), daemon=True).start()
+
+    async def _beat(self) -> None:
+        while True:
+            if not self._service.predictor.stuck():
+                self._send("alive", None)
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _ask_for_reload(self) -> None:
+        if self._reloaded is None:
+            self._reloaded = self._loop.create_future()
+            self._send("reload", None)
+        wrong = await asyncio.shield(self._reloaded)
+        if wrong is not None:
+            raise RequestError(RELOAD_FAILED, wrong)
+
+    def _listen(self, server: Server) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                self._obey(*self._pipe.recv())
+        # Without a supervisor nobody would stop this worker.
+        self._loop.call_soon_threadsafe(server.drain)
+
+    def _obey(self, order: str, argument: Any) -> None:
+        if order == "prepare":
+            load = functools.partial(load_predictor, checkpoint=argument)
+            try:
+                self._candidate = self._service.prepare(load)
+            except UNUSABLE as error:
+                self._send("done", str(error))
+            else:
+                self._send("done", None)
+        elif order == "commit":
+            self._loop.call_soon_threadsafe(self._commit)
+        elif order == "drop":
+            self._candidate = None
+            self._send("done", None)
+        elif order == "reloaded":
+            self._loop.call_soon_threadsafe(self._tell, argument)
+
+    def _commit(self) -> None:
+        if self._candidate is not None:
+            self._service.put_in_place(self._candidate)
+        self._candidate = None
+        self._send("done", None)
+
+    def _tell(self, wrong: str | None) -> None:
+        if self._reloaded is not None:
+            self._reloaded.set_result(wrong)
+        self._reloaded = None
+
+    def _send(self, message: str, argument: str | None) -> None:
+        with contextlib.suppress(OSError):  # the supervisor has gone, see `_listen`
+            self._pipe.send((message, argument))
