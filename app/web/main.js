@@ -20,12 +20,15 @@ const CHECK_MS = 10_000;
 const pad = new Pad($("pad"));
 const answers = new Latest();
 const explanations = new Latest();
+const loading = new Latest(); // of samples
 let picture = null; // { name, blob, onDisk }: what is shown instead of the drawing
 
 const follow = paced(() => ask(false), DRAWING_MS);
-let explaining = null; // the timer
-let explained = false; // this model can be
+let retrying = null; // timers
+let explaining = null;
+let explained = true; // this model can be
 
+/** What is on the pad now. */
 async function source() {
   return picture ?? { name: "digit.png", blob: await pad.picture(), onDisk: false };
 }
@@ -33,6 +36,7 @@ async function source() {
 /** Asks about what is on the pad now. `settled`: it is not being drawn on any more. */
 async function ask(settled) {
   follow.cancel();
+  clearTimeout(retrying);
   clearTimeout(explaining);
   explanations.cancel();
   document.body.dataset.stale = "";
@@ -41,11 +45,13 @@ async function ask(settled) {
   $("hint").hidden = !pad.empty || Boolean(picture);
   if (!picture && pad.empty) return reset();
   try {
-    const given = await source();
-    const read = await answers.run((signal) => service.read("predict", given.blob, signal));
+    const read = await answers.run(async (signal) => {
+      const given = await source();
+      return { given, ...(await service.read("predict", given.blob, signal)) };
+    });
     if (!read) return;
     complain("");
-    const { answer, stages, roundTrip } = read.value;
+    const { given, answer, stages, roundTrip } = read.value;
     const { labels } = service.metadata?.card ?? (await service.learn()).card;
     showAnswer(answer, labels);
     if (!settled) return;
@@ -76,7 +82,7 @@ function fail(error) {
   if (error.status === 401) return;
   if (error.retryMs !== null) {
     complain("The service is busy; trying again …");
-    setTimeout(() => ask(true), error.retryMs);
+    retrying = setTimeout(() => ask(true), error.retryMs);
     return;
   }
   reset();
@@ -101,6 +107,8 @@ function reset() {
 /** Shows a picture on the pad, in the drawing's place, and asks about it. */
 function show(blob, name, onDisk) {
   closeCamera();
+  loading.cancel();
+  pad.wipe();
   picture = { name, blob, onDisk };
   URL.revokeObjectURL($("picture").src);
   $("picture").src = URL.createObjectURL(blob);
@@ -128,6 +136,7 @@ function take(files, onDisk) {
 
 function initPad() {
   pad.addEventListener("draw", () => {
+    loading.cancel();
     if (picture) hidePicture();
     $("hint").hidden = true;
     document.body.dataset.stale = "";
@@ -163,9 +172,9 @@ function initSamples() {
       const src = `web/samples/${digit}.png`;
       const image = make("img", { src, alt: "", width: 28, height: 28 });
       const onclick = async () => {
-        const response = await fetch(src).catch(() => null);
-        if (response?.ok) show(await response.blob(), `${digit}.png`, false);
-        else service.check();
+        const load = async (signal) => (await service.call(src, { signal })).blob();
+        const loaded = await loading.run(load).catch(() => null); // the header tells why
+        if (loaded) show(loaded.value, `${digit}.png`, false);
       };
       return make("button", { type: "button", ariaLabel: `Sample of a ${digit}`, onclick }, image);
     }),

@@ -45,9 +45,16 @@ export class Pad extends EventTarget {
 
   clear() {
     if (this.empty) return;
-    this.#strokes = [];
-    this.#penDown = false;
+    this.wipe();
     this.#changed("settle");
+  }
+
+  /** Clears without telling. */
+  wipe() {
+    this.#strokes = [];
+    this.#pointer = null;
+    this.#penDown = false;
+    this.#paint();
   }
 
   /** The drawing as a PNG, black on white. */

@@ -55,7 +55,7 @@ class Service extends EventTarget {
     const body = await response.json().catch(() => ({}));
     const problem = new Problem(response.status, body, response.headers.get("Retry-After"));
     if (problem.status === 401) this.#turn("locked");
-    if (problem.slug === "not-ready" || [502, 504].includes(problem.status) && !problem.slug) {
+    if (problem.slug === "not-ready" || !problem.slug && [502, 503, 504].includes(problem.status)) {
       this.#lose();
       throw new Unreachable();
     }
