@@ -72,18 +72,16 @@ function paintGrey(canvas, rows) {
   paint(canvas, rows, (grey) => [grey, grey, grey]);
 }
 
-/** The map over the faint picture; roots of the weights, so that small ones are seen too. */
+/** The map, brightest on the ink; weights are lifted, so that small ones are seen too. */
 function paintHeat(canvas, input, map) {
   const peak = Math.max(...map.flat().map(Math.abs)) || 1;
-  const height = map.length / input.length;
-  const width = map[0].length / input[0].length;
   paint(canvas, input, (grey, y, x) => {
-    const weight = map[Math.floor(y * height)][Math.floor(x * width)] / peak;
-    return heat(Math.sqrt(Math.abs(weight)), weight < 0 ? COLD : GLOW, grey);
+    const weight = map[y][x] / peak;
+    return heat(Math.abs(weight) ** 0.7, weight < 0 ? COLD : GLOW, grey);
   });
 }
 
-// Black through red and orange to pale yellow, as glowing iron; ink shows through as grey.
+// Black through red and orange to pale yellow, as glowing iron; blue for what spoke against.
 const GLOW = [[14, 14, 18], [110, 24, 34], [216, 64, 28], [255, 153, 51], [255, 240, 190]];
 const COLD = [[14, 14, 18], [24, 40, 110], [40, 96, 216], [120, 180, 255], [220, 240, 255]];
 
@@ -92,7 +90,7 @@ function heat(weight, colors, grey) {
   const low = Math.min(Math.floor(at), colors.length - 2);
   return colors[low].map((value, channel) => {
     const glow = value + (colors[low + 1][channel] - value) * (at - low);
-    return Math.max(glow, grey * 0.3);
+    return glow * (0.45 + (0.55 * grey) / 255) + grey * 0.2;
   });
 }
 
