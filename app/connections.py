@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -149,7 +150,8 @@ class Connection(HttpToolsProtocol):
             return
         if self.cycle is None or self.cycle.response_complete:
             problem = problems.describe(RequestError(kind, detail), "/")
-            response = problems.respond(problem, {"Connection": "close"})
+            headers = {"Connection": "close", "X-Request-ID": uuid.uuid4().hex}
+            response = problems.respond(problem, headers)
             head = [b"HTTP/1.1 %d %s" % (kind.status, HTTPStatus(kind.status).phrase.encode())]
             head += [b"%s: %s" % header for header in response.raw_headers]
             self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
