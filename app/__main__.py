@@ -1,9 +1,11 @@
 """`python -m app`: serves until SIGTERM or Ctrl+C, which end it with exit code 0."""
 
+import os
 import shlex
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,9 +72,14 @@ Ctrl+C stops it.
     try:
         if settings.workers == 1:
             return serve(settings, listener, greet)
-        return Supervisor(settings, checkpoint, listener, greet).run()
+        # In memory where the system has such a folder: no disk is waited for, or full.
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        with tempfile.TemporaryDirectory(prefix="perceiver-", dir=memory) as folder:
+            return Supervisor(settings, checkpoint, listener, greet, Path(folder)).run()
     except KeyboardInterrupt:
         return 0
+    except FileNotFoundError as error:
+        return _fail(f"several workers need a temporary folder: {error.strerror}", FAILURE)
     except OSError as error:  # the port was taken between binding and listening
         return _fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}", FAILURE)
 

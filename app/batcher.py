@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,18 @@ class Outcome(Generic[Result]):
     value: Result | Exception  # what the function raised for this item, alone in its batch
     queue_s: float  # from being submitted to its batch's start
     run_s: float  # from there to the result
+
+
+class Observer(Protocol):
+    """Is told, on the event loop, what a batcher does."""
+
+    def batch(self, size: int) -> None:
+        """A batch of so many items was computed."""
+        ...
+
+    def queued(self, items: int) -> None:
+        """So many items wait by now."""
+        ...
 
 
 @dataclass(eq=False, slots=True)
@@ -77,6 +89,7 @@ class Batcher(Generic[Item, Result]):
         self._running: asyncio.Task[None] | None = None
         self._call_started: float | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batcher")
+        self.observer: Observer | None = None
         self.healthy = True  # the latest call of the function succeeded
         self._closed = False
 
@@ -104,6 +117,8 @@ class Batcher(Generic[Item, Result]):
         jobs = [_Job[Item, Result](item, loop.create_future()) for item in items]
         self._queue.update(dict.fromkeys(jobs))
         self._start_batch()
+        if self.observer:
+            self.observer.queued(len(self._queue))
         try:
             async with asyncio.timeout_at(deadline):
                 return [await job.future for job in jobs]
@@ -162,6 +177,8 @@ class Batcher(Generic[Item, Result]):
                 job.future.set_result(Outcome(value, started - job.submitted, ended - started))
         self._running = None
         self._start_batch()
+        if self.observer:
+            self.observer.queued(len(self._queue))
 
     async def _call(self, batch: list[_Job[Item, Result]]) -> Sequence[Result]:
         self._call_started = time.monotonic()
@@ -177,6 +194,8 @@ class Batcher(Generic[Item, Result]):
         finally:
             self._call_started = None
         self.healthy = True
+        if self.observer:
+            self.observer.batch(len(batch))
         return results
 
     async def _call_alone(self, job: _Job[Item, Result]) -> Result | Exception:

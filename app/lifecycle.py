@@ -11,8 +11,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.engines import EngineError
 from app.explainer import Explainer
 from app.keys import Keys, KeysError
+from app.metrics import Metrics
 from app.predictor import Predictor
-from app.problems import NOT_READY, RELOAD_FAILED, RequestError
+from app.problems import KINDS, NOT_READY, RELOAD_FAILED, RequestError
 from app.settings import Settings
 from model.checkpoint import CheckpointError
 
@@ -39,8 +40,11 @@ class Service:
             `RequestError` where that can't be used, and goes on with what there was.
     """
 
-    def __init__(self, settings: Settings, load: Callable[[Settings], Predictor]) -> None:
+    def __init__(
+        self, settings: Settings, load: Callable[[Settings], Predictor], metrics: Metrics
+    ) -> None:
         self.settings = settings
+        self.metrics = metrics
         self.keys = Keys.read(settings)
         self.draining = False
         self.reload: Callable[[], Awaitable[None]] = self._reload
@@ -95,6 +99,7 @@ class Service:
             CheckpointError, EngineError: see `app.predictor.load_predictor`.
         """
         self._predictor = await asyncio.to_thread(self._load, self.settings)
+        self._observe(self._predictor)
 
     def prepare(self, load: Callable[[Settings], Predictor]) -> Candidate:
         """Loads and proves what is to serve next; takes seconds, so not for the event loop.
@@ -113,6 +118,7 @@ class Service:
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
         self._predictor, self._explainer = candidate.predictor, None
+        self._observe(candidate.predictor)
         self.keys = candidate.keys
         card = candidate.predictor.card
         logger.info("serving %s %s", card.name, card.version)
@@ -125,6 +131,12 @@ class Service:
         for part in (*self._replaced, self._explainer, self._predictor):
             if part is not None:
                 await part.close()
+
+    def _observe(self, predictor: Predictor) -> None:
+        predictor.observe(self.metrics)
+        card, engine = predictor.card, predictor.engine
+        self.metrics.model(card.name, card.version, engine.name, engine.device)
+        self.metrics.expect(card.labels, KINDS)
 
     async def _reload(self) -> None:
         async with self._reloading:

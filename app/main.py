@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from app import problems
-from app.api import admin, explain, health, metadata, open_inference, page, predict
+from app.api import admin, explain, health, metadata, metrics, open_inference, page, predict
 from app.guard import Guard
 from app.lifecycle import Lifespan, Service
+from app.metrics import Metrics
 from app.observability import Observe
 from app.predictor import Predictor, load_predictor
 from app.settings import Settings
@@ -24,15 +26,18 @@ sent one (1 to 128 visible ASCII characters), and `Server-Timing` in millisecond
 
 
 def create_app(
-    settings: Settings | None = None, load: Callable[[Settings], Predictor] = load_predictor
+    settings: Settings | None = None,
+    load: Callable[[Settings], Predictor] = load_predictor,
+    metrics_folder: Path | None = None,
 ) -> FastAPI:
     """The application; its lifespan loads the model, and warms it up, before it accepts requests.
 
     Args:
         settings: by default from the environment.
         load: makes the predictor, ready to answer.
+        metrics_folder: where the workers of one service share what they count; None: it is one.
     """
-    service = Service(settings or Settings(), load)
+    service = Service(settings or Settings(), load, Metrics(metrics_folder))
     # Swagger UI from the package, not from a CDN.
     app = FastAPIOffline(
         title="Perceiver Serve",
@@ -53,7 +58,7 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
         )
-    app.add_middleware(Observe)
+    app.add_middleware(Observe, metrics=service.metrics)
     app.add_middleware(Lifespan, service=service)
     for router in (
         admin.router,
@@ -61,6 +66,7 @@ def create_app(
         explain.router,
         health.router,
         metadata.router,
+        metrics.router,
         open_inference.router,
         page.router,
     ):

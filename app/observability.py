@@ -10,9 +10,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import problems
+from app.metrics import Metrics
 from app.predictor import Timing
 
 _ID = re.compile(rb"[!-~]{1,128}")  # visible ASCII
+
+NO_ROUTE = "other"  # the label of a path that no route answers: an asset, or nothing
 
 logger = logging.getLogger("app.access")
 
@@ -30,8 +33,9 @@ LOGGING: dict[str, Any] = {
 class Observe:
     """ASGI middleware: names each request, times it, logs it, and answers for what it breaks."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,6 +65,7 @@ class Observe:
             problem = problems.describe(error, problems.instance_of(scope["path"]))
             await problems.respond(problem)(scope, receive, send_with_headers)
         finally:
+            self._count(scope, status, time.perf_counter() - started)
             logger.info(
                 "%s %s %r %d %.1f ms",
                 request_id,
@@ -69,6 +74,15 @@ class Observe:
                 status,
                 (time.perf_counter() - started) * 1000,
             )
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        if not status:  # no answer began
+            return
+        route = getattr(scope.get("route"), "path", "") or NO_ROUTE
+        self._metrics.request(route, scope["method"], status, seconds)
+        reason = scope["state"].get("reason")
+        if reason:
+            self._metrics.rejected(reason)
 
 
 def server_timing(timing: Timing | None, total: float) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from app.batcher import Batcher, DeadlineExceededError, QueueFullError
 from app.engines import Engine, EngineError, create_engine
 from app.images import ImageError, decode
+from app.metrics import Metrics
 from app.settings import Settings
 from model.checkpoint import Card, Checkpoint, read_checkpoint
 from model.preprocess import prepare
@@ -74,6 +75,7 @@ class Predictor:
         self._max_pixels = settings.max_pixels
         self._max_queue = settings.max_queue
         self._undecoded = 0
+        self._metrics: Metrics | None = None
         self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decoder")
         self._batcher = Batcher(
             self._logits, max_batch=settings.max_batch, max_queue=settings.max_queue
@@ -135,6 +137,11 @@ class Predictor:
         """
         return await self._compute([_Prepared(image, 0.0, 0.0) for image in images], deadline)
 
+    def observe(self, metrics: Metrics) -> None:
+        """Counts there what it does from now on."""
+        self._metrics = metrics
+        self._batcher.observer = metrics
+
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         """Computes batches of empty images, so that the first request finds all in place.
 
@@ -194,7 +201,10 @@ class Predictor:
                 results.append(error)
                 continue
             timing = Timing(item.decode_s, item.preprocess_s, outcome.queue_s, outcome.run_s)
-            results.append(self._prediction(outcome.value, timing))
+            prediction = self._prediction(outcome.value, timing)
+            if self._metrics:
+                self._metrics.prediction(prediction)
+            results.append(prediction)
         return results
 
     def _prepare(self, image: bytes) -> _Prepared | ImageError:

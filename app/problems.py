@@ -1,5 +1,6 @@
 """Errors as the API tells them: problem details of RFC 9457, one type per cause."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -7,7 +8,7 @@ from urllib.parse import quote
 
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from app import batcher, engines, images
 from app.schemas import Problem
@@ -167,9 +168,22 @@ def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Respo
     """The answer that carries a problem: as the Open Inference Protocol has it under /v2."""
     if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers = {"Retry-After": str(RETRY_AFTER_S), **(headers or {})}
+    content, media_type = problem.model_dump_json(), MEDIA_TYPE
     if speaks_open_inference(problem.instance):
-        return JSONResponse({"error": problem.detail}, problem.status, headers)
-    return Response(problem.model_dump_json(), problem.status, headers, MEDIA_TYPE)
+        content, media_type = json.dumps({"error": problem.detail}), "application/json"
+    response = _Refusal(content, problem.status, headers, media_type)
+    response.reason = problem.type.rpartition("/")[2]
+    return response
+
+
+class _Refusal(Response):
+    """Leaves its reason in the request's state, for who counts."""
+
+    reason: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["reason"] = self.reason
+        await super().__call__(scope, receive, send)
 
 
 async def handle(request: Request, error: Exception) -> Response:

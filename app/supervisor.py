@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
+from pathlib import Path
 from types import FrameType
 
 from app.observability import LOGGING
@@ -33,7 +34,12 @@ class _Worker:
     """A process that serves, and the pipe to it."""
 
     def __init__(
-        self, number: int, settings: Settings, checkpoint: Checkpoint, listener: socket.socket
+        self,
+        number: int,
+        settings: Settings,
+        checkpoint: Checkpoint,
+        listener: socket.socket,
+        metrics_folder: Path,
     ) -> None:
         self.checkpoint = checkpoint
         self.started = self.heard = time.monotonic()
@@ -43,7 +49,7 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
             target=serve_under_supervisor,
-            args=(settings, checkpoint, listener, theirs),
+            args=(settings, checkpoint, listener, theirs, metrics_folder),
             name=f"worker-{number}",
         )
         self.process.start()
@@ -96,6 +102,7 @@ class Supervisor:
             its folder.
         listener: bound; closed here when the service stops.
         on_ready: called when all workers are ready.
+        metrics_folder: where the workers share what they count.
     """
 
     def __init__(
@@ -104,8 +111,10 @@ class Supervisor:
         checkpoint: Checkpoint,
         listener: socket.socket,
         on_ready: Callable[[], None],
+        metrics_folder: Path,
     ) -> None:
         self._settings = settings
+        self._metrics_folder = metrics_folder
         self._checkpoint = checkpoint
         self._listener = listener
         self._on_ready = on_ready
@@ -158,7 +167,13 @@ class Supervisor:
         if self._stop_by is not None or time.monotonic() < self._start_no_sooner:
             return
         for _ in range(missing):
-            worker = _Worker(next(self._names), self._settings, self._checkpoint, self._listener)
+            worker = _Worker(
+                next(self._names),
+                self._settings,
+                self._checkpoint,
+                self._listener,
+                self._metrics_folder,
+            )
             self._workers.append(worker)
 
     def _hear(self, worker: _Worker, message: str, argument: str | None) -> None:

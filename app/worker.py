@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Generator
 from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -143,7 +144,11 @@ def serve(settings: Settings, listener: socket.socket, on_ready: Callable[[], No
 
 
 def serve_under_supervisor(
-    settings: Settings, checkpoint: Checkpoint, listener: socket.socket, pipe: Pipe
+    settings: Settings,
+    checkpoint: Checkpoint,
+    listener: socket.socket,
+    pipe: Pipe,
+    metrics_folder: Path,
 ) -> None:
     """Serves in this process, as one of several.
 
@@ -152,9 +157,11 @@ def serve_under_supervisor(
         checkpoint: to serve first.
         listener: bound to the address that all share.
         pipe: to the supervisor, whose end is the sign to stop.
+        metrics_folder: where the workers share what they count.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C, which the supervisor gets
-    app = create_app(settings, functools.partial(load_predictor, checkpoint=checkpoint))
+    load = functools.partial(load_predictor, checkpoint=checkpoint)
+    app = create_app(settings, load, metrics_folder)
     service: Service = app.state.service
     control = _Control(service, pipe)
     server = Server(settings, service, app, lambda: control.start(server), supervised=True)
