@@ -24,6 +24,9 @@ SEVEN = encode(IMAGES[0])
 LIMIT_S = 30.0
 REJECTED = "perceiver_http_requests_rejected_total"
 
+# Each request over a connection of its own, so that any worker may answer.
+FRESH = httpx.Client(headers={"Connection": "close"}, timeout=LIMIT_S)
+
 Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -36,8 +39,7 @@ def figures_in(page: str) -> Figures:
 
 
 def scrape(url: str) -> Figures:
-    """Over a connection of its own, so that any worker may answer."""
-    return figures_in(httpx.get(f"{url}/metrics", timeout=LIMIT_S).text)
+    return figures_in(FRESH.get(f"{url}/metrics").text)
 
 
 def value(figures: Figures, name: str, /, **labels: str) -> float:
@@ -157,7 +159,7 @@ def predict(server: Server, count: int) -> int:
 
     def one(index: int) -> bool:
         try:
-            answer = httpx.post(f"{server.url}/predict", files={"file": SEVEN}, timeout=LIMIT_S)
+            answer = FRESH.post(f"{server.url}/predict", files={"file": SEVEN})
         except httpx.TransportError:
             return False
         return answer.status_code == 200
