@@ -1,15 +1,17 @@
 """Dynamic batching: what arrives while the function works forms its next batch.
 
 Knows nothing of models or HTTP: it batches the calls of any function that maps many items at once.
-All state belongs to the event loop; only the function runs in a thread, its own.
+All state belongs to the event loop; only the function runs in threads, its own.
 """
 
 import asyncio
+import contextlib
 import logging
+import queue
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -63,16 +65,27 @@ class _Job(Generic[Item, Result]):
     submitted: float = field(default_factory=time.monotonic)
 
 
+@dataclass(eq=False, slots=True)
+class _Run(Generic[Item, Result]):
+    """A call of the function, and those that follow it in its thread."""
+
+    batch: list[_Job[Item, Result]]
+    started: float = field(default_factory=time.monotonic)  # the first of these calls
+    called: float = field(default_factory=time.monotonic)  # this call
+    retries: list[_Job[Item, Result]] = field(default_factory=list)  # each in a call of its own
+
+
 class Batcher(Generic[Item, Result]):
     """Calls `function` on batches of items in order of arrival.
 
-    An item that arrives at an idle batcher is computed at once. Where the function raises for a
+    An item that arrives while a thread is idle is computed at once. Where the function raises for a
     batch, it is called again for each of its items alone.
 
     Args:
-        function: maps a batch of items to as many results, in order; called in a thread.
+        function: maps a batch of items to as many results, in order; called in threads.
         max_batch: items in one call, at most.
-        max_queue: items that may wait, not counting the batch that is being computed.
+        max_queue: items that may wait, not counting the batches that are being computed.
+        concurrency: threads, so calls at the same time.
     """
 
     def __init__(
@@ -81,17 +94,24 @@ class Batcher(Generic[Item, Result]):
         *,
         max_batch: int,
         max_queue: int,
+        concurrency: int = 1,
     ) -> None:
         self._function = function
         self._max_batch = max_batch
         self._max_queue = max_queue
+        self._concurrency = concurrency
         self._queue: OrderedDict[_Job[Item, Result], None] = OrderedDict()
-        self._running: asyncio.Task[None] | None = None
-        self._call_started: float | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batcher")
+        self._runs: set[_Run[Item, Result]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.observer: Observer | None = None
         self.healthy = True  # the latest call of the function succeeded
         self._closed = False
+        # Not an executor: its futures would cost more than all else in here.
+        self._calls: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, _Run[Item, Result]] | None]
+        self._calls = queue.SimpleQueue()
+        for index in range(concurrency):
+            threading.Thread(target=self._work, name=f"batcher-{index}", daemon=True).start()
 
     async def submit(self, items: Sequence[Item], deadline: float) -> list[Outcome[Result]]:
         """Waits for the results of all items; all are taken or none.
@@ -116,7 +136,7 @@ class Batcher(Generic[Item, Result]):
             raise DeadlineExceededError("the answer was not ready in time")
         jobs = [_Job[Item, Result](item, loop.create_future()) for item in items]
         self._queue.update(dict.fromkeys(jobs))
-        self._start_batch()
+        self._start_batches()
         if self.observer:
             self.observer.queued(len(self._queue))
         try:
@@ -135,71 +155,73 @@ class Batcher(Generic[Item, Result]):
             raise ClosedError("the service is shutting down")
 
     def busy_for(self) -> float:
-        """Seconds that the current call of the function has taken, 0 between calls."""
-        started = self._call_started
-        return 0.0 if started is None else time.monotonic() - started
+        """Seconds that the longest of the current calls has taken, 0 between calls."""
+        now = time.monotonic()
+        return max((now - run.called for run in self._runs), default=0.0)
 
     async def close(self) -> None:
         """Takes no more items and returns when those taken have been computed."""
         self._closed = True
-        while self._running is not None:
-            await asyncio.wait([self._running])
-        self._thread.shutdown(wait=False)
+        await self._idle.wait()
+        for _ in range(self._concurrency):
+            self._calls.put(None)
 
-    def _start_batch(self) -> None:
-        if self._running is not None:
-            return
-        batch: list[_Job[Item, Result]] = []
-        while self._queue and len(batch) < self._max_batch:
-            job, _ = self._queue.popitem(last=False)
-            if not job.future.done():  # else its caller has gone
-                batch.append(job)
-        if batch:
-            self._running = asyncio.get_running_loop().create_task(self._run(batch))
+    def _start_batches(self) -> None:
+        while self._queue and len(self._runs) < self._concurrency:
+            batch: list[_Job[Item, Result]] = []
+            while self._queue and len(batch) < self._max_batch:
+                job, _ = self._queue.popitem(last=False)
+                if not job.future.done():  # else its caller has gone
+                    batch.append(job)
+            if batch:
+                self._start(_Run(batch))
 
-    async def _run(self, batch: list[_Job[Item, Result]]) -> None:
-        started = time.monotonic()
-        values: Sequence[Result | Exception]
-        try:
-            values = await self._call(batch)
-        except Exception as error:
-            if len(batch) == 1:
-                values = [error]
-            else:
-                logger.warning(
-                    "a batch of %d failed, each item is tried alone: %r", len(batch), error
-                )
-                batch = [job for job in batch if not job.future.done()]
-                values = [await self._call_alone(job) for job in batch]
-        ended = time.monotonic()
-        for job, value in zip(batch, values, strict=True):
-            if not job.future.done():
-                job.future.set_result(Outcome(value, started - job.submitted, ended - started))
-        self._running = None
-        self._start_batch()
+    def _start(self, run: _Run[Item, Result]) -> None:
+        self._idle.clear()
+        self._runs.add(run)
+        self._calls.put((asyncio.get_running_loop(), run))
+
+    def _work(self) -> None:
+        """Calls the function in a thread, until told None."""
+        while (call := self._calls.get()) is not None:
+            loop, run = call
+            outcome: Sequence[Result] | Exception
+            try:
+                outcome = self._function([job.item for job in run.batch])
+                if len(outcome) != len(run.batch):
+                    raise ValueError(f"{len(outcome)} results for {len(run.batch)} items")
+            except Exception as error:
+                outcome = error
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(self._finish, run, outcome)
+
+    def _finish(self, run: _Run[Item, Result], outcome: Sequence[Result] | Exception) -> None:
+        self._runs.remove(run)
+        self.healthy = not isinstance(outcome, Exception)
+        if not isinstance(outcome, Exception):
+            if self.observer:
+                self.observer.batch(len(run.batch))
+            self._answer(run, outcome)
+        elif len(run.batch) == 1:
+            self._answer(run, [outcome])
+        else:
+            logger.warning(
+                "a batch of %d failed, each item is tried alone: %r", len(run.batch), outcome
+            )
+            run.retries = run.batch
+        retries = [job for job in run.retries if not job.future.done()]
+        if retries:
+            self._start(_Run(retries[:1], run.started, retries=retries[1:]))
+        self._start_batches()
+        if not self._runs:
+            self._idle.set()
         if self.observer:
             self.observer.queued(len(self._queue))
 
-    async def _call(self, batch: list[_Job[Item, Result]]) -> Sequence[Result]:
-        self._call_started = time.monotonic()
-        try:
-            results = await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._function, [job.item for job in batch]
-            )
-            if len(results) != len(batch):
-                raise ValueError(f"{len(results)} results for {len(batch)} items")
-        except Exception:
-            self.healthy = False
-            raise
-        finally:
-            self._call_started = None
-        self.healthy = True
-        if self.observer:
-            self.observer.batch(len(batch))
-        return results
-
-    async def _call_alone(self, job: _Job[Item, Result]) -> Result | Exception:
-        try:
-            return (await self._call([job]))[0]
-        except Exception as error:
-            return error
+    @staticmethod
+    def _answer(run: _Run[Item, Result], values: Sequence[Result | Exception]) -> None:
+        ended = time.monotonic()
+        for job, value in zip(run.batch, values, strict=True):
+            if not job.future.done():
+                queued = run.started - job.submitted
+                job.future.set_result(Outcome(value, queued, ended - run.started))

@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app import problems
 from app.api import admin, explain, health, metadata, metrics, open_inference, page, predict
+from app.api.shortcut import Shortcut
 from app.guard import Guard
 from app.lifecycle import Lifespan, Service
 from app.metrics import Metrics
@@ -49,6 +50,7 @@ def create_app(
         exception_handlers=dict.fromkeys(problems.HANDLED, problems.handle),
     )
     app.state.service = service
+    app.add_middleware(Shortcut, routes=predict.FAST)
     app.add_middleware(Guard, service=service)
     if service.settings.cors_origins:  # before the guard: a preflight carries no key
         app.add_middleware(

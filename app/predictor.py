@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app.batcher import Batcher, DeadlineExceededError, QueueFullError
 from app.engines import Engine, EngineError, create_engine
-from app.images import ImageError, decode
+from app.images import ImageError, decode, is_tiny
 from app.metrics import Metrics
 from app.settings import Settings
 from model.checkpoint import Card, Checkpoint, read_checkpoint
@@ -78,7 +78,10 @@ class Predictor:
         self._metrics: Metrics | None = None
         self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decoder")
         self._batcher = Batcher(
-            self._logits, max_batch=settings.max_batch, max_queue=settings.max_queue
+            self._logits,
+            max_batch=settings.max_batch,
+            max_queue=settings.max_queue,
+            concurrency=engine.concurrency,
         )
 
     async def predict(self, image: bytes, deadline: float) -> Prediction:
@@ -177,6 +180,8 @@ class Predictor:
         self._batcher.check_open()
         if self._undecoded + len(images) > self._max_queue:
             raise QueueFullError(f"{self._undecoded} images are waiting, as many as may")
+        if len(images) == 1 and is_tiny(images[0]):
+            return [self._prepare(images[0])]
         loop = asyncio.get_running_loop()
         self._undecoded += len(images)
         try:

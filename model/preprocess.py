@@ -228,6 +228,7 @@ def _extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 def _centre_of_mass(grey: Grey) -> tuple[float, float]:
     """Row and column, as pixel indices."""
-    mass = grey.astype(np.float64)
-    rows, columns = np.indices(grey.shape)
-    return float((mass * rows).sum() / mass.sum()), float((mass * columns).sum() / mass.sum())
+    rows, columns = (grey.sum(axis=axis, dtype=np.float64) for axis in (1, 0))
+    mass = float(rows.sum())
+    row, column = (float(line @ np.arange(len(line))) / mass for line in (rows, columns))
+    return row, column

@@ -194,3 +194,16 @@ async def test_many_callers_get_each_their_own(gate):
     answers = await asyncio.gather(*(batcher.submit([i, -i - 2], deadline()) for i in range(300)))
     assert [[o.value for o in a] for a in answers] == [[2 * i, 2 * (-i - 2)] for i in range(300)]
     assert max(map(len, gate.batches)) == 16
+
+
+async def test_several_threads_compute_at_the_same_time(gate):
+    batcher = Batcher(gate, max_batch=2, max_queue=6, concurrency=2)
+    gate.open.clear()
+    tasks = [await submitted(batcher, item) for item in range(5)]
+    while len(gate.batches) < 2:
+        await asyncio.sleep(0)
+    assert batcher.busy_for() > 0
+    gate.open.set()
+    assert [await task for task in tasks] == [[0], [2], [4], [6], [8]]
+    assert sorted(gate.batches) == [[0], [1], [2, 3], [4]]
+    await batcher.close()

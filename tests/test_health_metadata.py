@@ -32,6 +32,7 @@ class MoodyEngine:
 
     name: EngineName = "onnxruntime"
     device = "cpu"
+    concurrency = 1
 
     def __init__(self) -> None:
         self.batches: list[int] = []

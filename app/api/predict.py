@@ -1,6 +1,7 @@
 """POST /predict and /predict/batch."""
 
 from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
 
 from app.api import uploads
 from app.api.documentation import (
@@ -113,3 +114,8 @@ async def predict_batch(request: Request) -> Response:
         ],
     )
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+FAST = [
+    route for route in router.routes if isinstance(route, APIRoute) and route.endpoint is predict
+]

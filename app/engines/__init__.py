@@ -24,10 +24,15 @@ class NoExplanationsError(EngineError):
 
 
 class Engine(Protocol):
-    """A model in memory, ready to compute. `logits` is called from one thread at a time."""
+    """A model in memory, ready to compute.
+
+    Attributes:
+        concurrency: threads that may be in `logits` at the same time.
+    """
 
     name: EngineName
     device: str
+    concurrency: int
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pixels (B, C, H, W) -> logits (B, classes)."""
@@ -88,7 +93,7 @@ def create_engine(checkpoint: Checkpoint, engine: str, device: str, threads: int
         checkpoint: whose model computes.
         engine: auto, onnxruntime or torch.
         device: auto, cpu, cuda or cuda:N.
-        threads: that one computation on the CPU may use, at least 1.
+        threads: that computations on the CPU may use, at least 1.
 
     Raises:
         EngineError: see `choose_engine`; or the runtime can't load the model.

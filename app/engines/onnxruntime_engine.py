@@ -17,6 +17,8 @@ class OnnxRuntimeEngine:
     device = "cpu"
 
     def __init__(self, checkpoint: Checkpoint, threads: int) -> None:
+        # A core is left to the event loop, which feeds them.
+        self.concurrency = max(1, threads - 1)
         self._checkpoint = checkpoint
         self._session = _session(checkpoint.folder / ONNX_FILE, checkpoint.onnx, _options(threads))
 

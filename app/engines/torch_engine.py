@@ -13,6 +13,7 @@ class TorchEngine:
     """Runs the checkpoint's model.safetensors."""
 
     name: EngineName = "torch"
+    concurrency = 1
 
     def __init__(self, checkpoint: Checkpoint, device: str, threads: int) -> None:
         torch.set_num_threads(threads)
