@@ -42,7 +42,9 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def visiting(browser: Browser, url: str, refusals: bool = False, **options) -> Iterator[Page]:
+def visiting(
+    browser: Browser, url: str, refusals: bool = False, state: str = "ready", **options
+) -> Iterator[Page]:
     """The page, open; in the end it has asked no other host and has logged no error.
 
     refusals: the browser may log that the service refused a request.
@@ -65,7 +67,7 @@ def visiting(browser: Browser, url: str, refusals: bool = False, **options) -> I
         lambda request: request.url.startswith((url, "blob:")) or faults.append(request.url),
     )
     page.goto(url)
-    expect(page.locator("#state")).to_have_attribute("data-state", "ready")
+    expect(page.locator("#state")).to_have_attribute("data-state", state)
     yield page
     assert not faults
     context.close()
@@ -327,6 +329,27 @@ def test_a_service_that_restarts_is_waited_for(browser: Browser, strokes):
         with serving("--port", port):
             expect_digit(page, 8)
             expect(page.locator("#state")).to_have_attribute("data-state", "ready")
+
+
+@in_browser
+def test_asks_for_the_api_key_of_a_service_that_wants_one(browser: Browser):
+    with (
+        serving("--api-keys", "open-sesame") as server,
+        visiting(browser, server.url, refusals=True, state="locked") as page,
+    ):
+        field = page.get_by_label("API key")
+        field.fill("wrong")
+        field.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("does not accept")
+        field.fill("open-sesame")
+        field.press("Enter")
+        expect(field).to_be_hidden()
+        page.get_by_role("button", name="Sample of a 3").click()
+        expect_digit(page, 3)
+        expect(page.get_by_role("alert")).to_be_hidden()
+        assert "open-sesame" not in page.locator("#snippet").text_content()
+        page.reload()
+        expect(page.locator("#state")).to_have_attribute("data-state", "ready")
 
 
 @in_browser

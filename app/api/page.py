@@ -23,7 +23,6 @@ _HEADERS = {
     # Kept, but asked about each time: an upgrade of the service never meets half of an old page.
     "Cache-Control": "no-cache",
     "Vary": "Accept-Encoding",
-    "X-Content-Type-Options": "nosniff",
 }
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "

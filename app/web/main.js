@@ -186,7 +186,7 @@ function initState() {
     waiting: "Connecting …",
     ready: "Ready",
     lost: "No answer from the service; trying again …",
-    locked: "Locked",
+    locked: "An API key is needed",
   };
   service.addEventListener("state", () => {
     $("state").dataset.state = service.state;
@@ -201,7 +201,8 @@ function initState() {
     event.preventDefault();
     service.key = $("key").value.trim();
     await learn();
-    ask(true);
+    if (service.state === "locked") complain("The service does not accept this key.");
+    else ask(true);
   });
   setInterval(() => service.check(), CHECK_MS);
   document.addEventListener("visibilitychange", () => service.check());
