@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page, TimeoutError, expect, sync_playwright
 
@@ -85,6 +86,14 @@ def strokes(digits: tuple[np.ndarray, np.ndarray]) -> list[list[list[Point]]]:
     return [trace(digits[0][index]) for index in DIGIT_OF_TEN]
 
 
+@pytest.fixture(scope="module")
+def strict_server() -> Iterator[Server]:
+    """A server that wants a key, and takes little at once."""
+    limits = ("--max-files", "2", "--max-bytes", "10000")
+    with serving("--api-keys", "open-sesame", *limits) as running:
+        yield running
+
+
 def on_pad(page: Page, strokes: list[list[Point]]) -> list[list[Point]]:
     """Strokes in the page's pixels."""
     box = page.locator("#pad").bounding_box()
@@ -117,9 +126,9 @@ def expect_digit(page: Page, digit: int | str) -> None:
 
 
 @in_browser
-def test_reads_each_digit_as_a_hand_draws_it(page: Page, strokes: list[list[list[Point]]]):
-    for digit, drawing in enumerate(strokes):
-        draw(page, drawing)
+def test_reads_digits_as_a_hand_draws_them(page: Page, strokes: list[list[list[Point]]]):
+    for digit in (0, 4, 5, 6, 9):  # the others are drawn below
+        draw(page, strokes[digit])
         expect_digit(page, digit)
         page.get_by_role("button", name="Clear").click()
         expect(page.locator("#words")).to_have_text("Nothing to read yet")
@@ -137,8 +146,8 @@ def test_answers_while_the_pen_is_down(page: Page, strokes: list[list[list[Point
 
 
 @in_browser
-@pytest.mark.parametrize("pointer", ["finger", "pen"])
-def test_draws_by(pointer: str, browser: Browser, server: Server, strokes):
+@pytest.mark.parametrize(("pointer", "digit"), [("finger", 2), ("pen", 8)])
+def test_draws_by(pointer: str, digit: int, browser: Browser, server: Server, strokes):
     with visiting(browser, server.url, has_touch=True, viewport=PHONE) as page:
         wire = page.context.new_cdp_session(page)
 
@@ -153,12 +162,12 @@ def test_draws_by(pointer: str, browser: Browser, server: Server, strokes):
                 message = {"type": f"mouse{kind}", "x": x, "y": y, "pointerType": "pen"}
                 wire.send("Input.dispatchMouseEvent", {**message, "button": "left"})
 
-        for first, *rest in on_pad(page, strokes[2]):
+        for first, *rest in on_pad(page, strokes[digit]):
             send("Start", first)
             for point in rest:
                 send("Move", point)
             send("End", rest[-1])
-        expect_digit(page, 2)
+        expect_digit(page, digit)
         assert page.evaluate("scrollY") == 0  # drawing does not scroll
 
 
@@ -287,16 +296,18 @@ def test_a_broken_file_is_told_and_forgotten(browser: Browser, server: Server, t
 
 
 @in_browser
-def test_several_files_make_a_gallery_and_a_csv(browser: Browser, tmp_path: Path):
+def test_several_files_make_a_gallery_and_a_csv(
+    browser: Browser, strict_server: Server, tmp_path: Path
+):
     for digit in range(5):
         shutil.copy(SAMPLES / f"{digit}.png", tmp_path / f"{digit}.png")
     (tmp_path / '=5,"x".png').write_bytes(b"GIF89a")
     (tmp_path / "6.png").write_bytes(bytes(20_000))
     files = sorted(tmp_path.iterdir(), key=lambda path: path.name.lstrip("="))
-    with (
-        serving("--max-files", "2", "--max-bytes", "10000") as server,
-        visiting(browser, server.url) as page,
-    ):
+    with visiting(browser, strict_server.url, refusals=True, state="locked") as page:
+        page.get_by_label("API key").fill("open-sesame")
+        page.get_by_label("API key").press("Enter")
+        expect(page.locator("#state")).to_have_attribute("data-state", "ready")
         page.locator("#files").set_input_files(files)
         expect(page.locator("#gallery-state")).to_have_text("5 of 7 read, 2 could not be read")
         expect(page.locator("#cards b")).to_have_text(["0", "1", "2", "3", "4", "✕", "✕"])
@@ -332,11 +343,8 @@ def test_a_service_that_restarts_is_waited_for(browser: Browser, strokes):
 
 
 @in_browser
-def test_asks_for_the_api_key_of_a_service_that_wants_one(browser: Browser):
-    with (
-        serving("--api-keys", "open-sesame") as server,
-        visiting(browser, server.url, refusals=True, state="locked") as page,
-    ):
+def test_asks_for_the_api_key_of_a_service_that_wants_one(browser: Browser, strict_server: Server):
+    with visiting(browser, strict_server.url, refusals=True, state="locked") as page:
         field = page.get_by_label("API key")
         field.fill("wrong")
         field.press("Enter")
@@ -348,8 +356,8 @@ def test_asks_for_the_api_key_of_a_service_that_wants_one(browser: Browser):
         expect_digit(page, 3)
         expect(page.get_by_role("alert")).to_be_hidden()
         assert "open-sesame" not in page.locator("#snippet").text_content()
-        page.reload()
-        expect(page.locator("#state")).to_have_attribute("data-state", "ready")
+        page.reload()  # nothing keeps it
+        expect(field).to_be_visible()
 
 
 @in_browser
@@ -379,34 +387,21 @@ def test_the_snippets_make_this_very_request(drawn: bool, page: Page, strokes, t
 
 
 @in_browser
-@pytest.mark.parametrize("width", [320, 390, 768, 1920])
-def test_nothing_scrolls_sideways(width: int, browser: Browser, server: Server):
-    with visiting(browser, server.url, viewport={"width": width, "height": 740}) as page:
-        fill(page)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-@in_browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_violation(scheme: str, browser: Browser, server: Server):
-    from axe_playwright_python.sync_playwright import Axe
-
-    with visiting(
-        browser, server.url, color_scheme=scheme, reduced_motion="reduce", bypass_csp=True
-    ) as page:
-        axe = Axe()
+def test_fits_every_width_and_axe_finds_no_violation(browser: Browser, server: Server):
+    axe = Axe()
+    with visiting(browser, server.url, reduced_motion="reduce", bypass_csp=True) as page:
         assert not axe.run(page).response["violations"]
-        fill(page)
-        assert not axe.run(page).response["violations"]
-
-
-def fill(page: Page) -> None:
-    """Shows all that the page can show at once."""
-    page.locator("#files").set_input_files([SAMPLES / f"{digit}.png" for digit in range(10)])
-    expect(page.locator("#gallery-state")).to_have_text("10 of 10 read")
-    page.get_by_role("button", name="Sample of a 7").click()
-    expect_digit(page, 7)
-    expect(page.locator("#sight")).to_be_visible()
+        page.locator("#files").set_input_files([SAMPLES / f"{digit}.png" for digit in range(10)])
+        expect(page.locator("#gallery-state")).to_have_text("10 of 10 read")
+        page.get_by_role("button", name="Sample of a 7").click()
+        expect_digit(page, 7)
+        expect(page.locator("#sight")).to_be_visible()
+        for width in (1920, 768, 390, 320):
+            page.set_viewport_size({"width": width, "height": 740})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert not axe.run(page).response["violations"]
 
 
 def test_page_is_small_local_and_revalidated(client: httpx.Client):

@@ -19,17 +19,22 @@ export function buildBars(labels) {
 
 /** Shows a prediction; `labels` are the classes in order. */
 export function showAnswer(prediction, labels) {
-  const unsure = prediction.recognized === false;
+  const { label, confidence, recognized } = prediction;
+  const unsure = recognized === false;
   $("answer").removeAttribute("data-empty");
   $("answer").toggleAttribute("data-unrecognized", unsure);
-  setDigit(prediction.label);
-  $("words").textContent = unsure
-    ? "This doesn’t look like a digit"
-    : certainty(prediction, labels);
-  $("detail").textContent = unsure
-    ? `The closest is ${prediction.label}, at ${percent(prediction.confidence)}.`
-    : `${percent(prediction.confidence)} confidence`;
+  setDigit(label);
+  say(
+    unsure ? "This doesn’t look like a digit" : certainty(prediction, labels),
+    unsure ? `The closest is ${label}, at ${percent(confidence)}` : `${percent(confidence)} confidence`,
+  );
   paintBars(prediction.probabilities);
+}
+
+/** The answer in words. */
+export function say(words, detail) {
+  $("words").textContent = words;
+  $("detail").textContent = detail;
 }
 
 /** Back to before the first answer. */
@@ -37,25 +42,21 @@ export function clearAnswer() {
   $("answer").setAttribute("data-empty", "");
   $("answer").removeAttribute("data-unrecognized");
   setDigit("");
-  $("words").textContent = "Nothing to read yet";
-  $("detail").textContent = "The answer appears as you draw.";
+  say("Nothing to read yet", "The answer appears as you draw.");
   paintBars(bars.map(() => 0));
   announce("");
+}
+
+/** The answer as it stands, as a sentence. */
+export function sentence() {
+  const digit = $("answer").hasAttribute("data-unrecognized") ? "" : `${$("digit").textContent}. `;
+  return `${digit}${$("words").textContent}. ${$("detail").textContent}.`;
 }
 
 /** Reads a sentence out to screen readers once the input has come to rest. */
 export function announce(sentence) {
   clearTimeout(announcing);
   announcing = setTimeout(() => ($("live").textContent = sentence), sentence ? 400 : 0);
-}
-
-/** The answer as a sentence. */
-export function sentence(prediction, labels) {
-  if (prediction.recognized === false) {
-    return `This doesn’t look like a digit. The closest is ${prediction.label}.`;
-  }
-  const words = certainty(prediction, labels);
-  return `${prediction.label}. ${words}, ${percent(prediction.confidence)}.`;
 }
 
 export const percent = (share) => {
@@ -82,7 +83,7 @@ function setDigit(label) {
   digit.classList.add("new");
 }
 
-function paintBars(probabilities) {
+export function paintBars(probabilities) {
   const best = probabilities.indexOf(Math.max(...probabilities));
   for (const [index, { item, bar, percent: text }] of bars.entries()) {
     const share = probabilities[index];

@@ -8,7 +8,7 @@ let stream = null;
 
 /** The camera button shows the camera, then takes a picture; calls `take(blob)`. */
 export function initCamera(take, opened, failed) {
-  $("camera").addEventListener("click", async () => {
+  $("camera").onclick = async () => {
     if (stream) {
       take(await shot());
       return;
@@ -28,7 +28,7 @@ export function initCamera(take, opened, failed) {
     $("video").hidden = false;
     $("video").play();
     label("Take it", true);
-  });
+  };
 }
 
 export function closeCamera() {

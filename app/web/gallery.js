@@ -16,17 +16,17 @@ let open = () => {};
 /** `opener(file)` is called when a card is chosen. */
 export function initGallery(opener) {
   open = opener;
-  $("csv").addEventListener("click", download);
-  $("close").addEventListener("click", () => {
+  $("csv").onclick = download;
+  $("close").onclick = () => {
     turns.cancel();
     $("gallery").hidden = true;
     $("choose").focus();
-  });
-  $("order").addEventListener("click", () => {
+  };
+  $("order").onclick = () => {
     const doubtfulFirst = $("order").getAttribute("aria-pressed") !== "true";
     $("order").setAttribute("aria-pressed", doubtfulFirst);
     sort(doubtfulFirst);
-  });
+  };
 }
 
 /** Reads all pictures, in batches within the server's limits. */
@@ -41,8 +41,8 @@ export function showGallery(files) {
 }
 
 async function readAll(signal) {
-  const limits = service.metadata.limits;
   report();
+  const { limits } = service.metadata ?? (await service.learn());
   for (const batch of split(entries, limits)) {
     const outcomes = await readBatch(batch, signal);
     signal.throwIfAborted();
@@ -107,7 +107,7 @@ function card(file) {
   const label = make("b", { textContent: "…" });
   const note = make("small");
   const name = make("span", { textContent: file.name });
-  const button = make("button", { type: "button", onclick: () => open(file) }, picture, label, note, name);
+  const button = make("button", { onclick: () => open(file) }, picture, label, note, name);
   return { card: make("li", {}, button), label, note, url };
 }
 

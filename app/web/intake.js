@@ -4,11 +4,11 @@ import { $ } from "./dom.js";
 
 /** Calls `take(files, onDisk)` with what the user hands over, in its order. */
 export function initIntake(take) {
-  $("choose").addEventListener("click", () => $("files").click());
-  $("files").addEventListener("change", () => {
+  $("choose").onclick = () => $("files").click();
+  $("files").onchange = () => {
     if ($("files").files.length) take([...$("files").files], true);
     $("files").value = ""; // so that the same file may be chosen again
-  });
+  };
   document.addEventListener("paste", (event) => {
     const files = [...event.clipboardData.files];
     if (!files.length) return;

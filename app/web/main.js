@@ -3,7 +3,6 @@
 import { announce, buildBars, clearAnswer, sentence, showAnswer } from "./answer.js";
 import { closeCamera, initCamera } from "./camera.js";
 import { $, make } from "./dom.js";
-import { adapt } from "./explain.js";
 import { initGallery, showGallery } from "./gallery.js";
 import { initIntake } from "./intake.js";
 import { Latest, paced } from "./latest.js";
@@ -56,7 +55,7 @@ async function ask(settled) {
     showAnswer(answer, labels);
     if (!settled) return;
     delete document.body.dataset.stale;
-    announce(sentence(answer, labels));
+    announce(sentence());
     showTiming(stages, roundTrip);
     showRequest("predict", [given]);
     if (explained) explaining = setTimeout(() => explain(given), EXPLAIN_MS);
@@ -68,7 +67,7 @@ async function ask(settled) {
 async function explain(given) {
   try {
     const read = await explanations.run((signal) => service.read("explain", given.blob, signal));
-    if (read) showSight(adapt(read.value.answer));
+    if (read) showSight(read.value.answer);
   } catch (error) {
     hideSight(); // the answer stands without it
     if (error.retryMs) explaining = setTimeout(() => explain(given), error.retryMs);
@@ -137,20 +136,20 @@ function take(files, onDisk) {
 function initPad() {
   pad.addEventListener("draw", () => {
     loading.cancel();
-    if (picture) hidePicture();
+    if ($("frame").dataset.shows === "picture") hidePicture();
     $("hint").hidden = true;
     document.body.dataset.stale = "";
     follow();
   });
   pad.addEventListener("settle", () => ask(true));
   pad.addEventListener("pen", ({ detail }) => announce(detail ? "Pen down" : "Pen up"));
-  $("undo").addEventListener("click", () => pad.undo());
-  $("clear").addEventListener("click", () => {
+  $("undo").onclick = () => pad.undo();
+  $("clear").onclick = () => {
     hidePicture();
     pad.clear();
     ask(true);
     $("pad").focus({ preventScroll: true });
-  });
+  };
   document.addEventListener("keydown", (event) => {
     const typing = event.target instanceof HTMLInputElement && event.target.type === "password";
     if ((event.ctrlKey || event.metaKey) && event.key === "z" && !typing) {
@@ -158,12 +157,12 @@ function initPad() {
       pad.undo();
     }
   });
-  $("picture").addEventListener("error", () => {
+  $("picture").onerror = () => {
     if (!picture) return;
     $("picture").hidden = true;
     $("no-preview").hidden = false;
     $("no-preview").textContent = `${picture.name}: no preview`;
-  });
+  };
 }
 
 function initSamples() {
@@ -176,7 +175,7 @@ function initSamples() {
         const loaded = await loading.run(load).catch(() => null); // the header tells why
         if (loaded) show(loaded.value, `${digit}.png`, false);
       };
-      return make("button", { type: "button", ariaLabel: `Sample of a ${digit}`, onclick }, image);
+      return make("button", { ariaLabel: `Sample of a ${digit}`, onclick }, image);
     }),
   );
 }
@@ -197,13 +196,13 @@ function initState() {
     await learn();
     ask(true);
   });
-  $("key-form").addEventListener("submit", async (event) => {
+  $("key-form").onsubmit = async (event) => {
     event.preventDefault();
     service.key = $("key").value.trim();
     await learn();
     if (service.state === "locked") complain("The service does not accept this key.");
     else ask(true);
-  });
+  };
   setInterval(() => service.check(), CHECK_MS);
   document.addEventListener("visibilitychange", () => service.check());
 }

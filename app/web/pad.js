@@ -39,7 +39,7 @@ export class Pad extends EventTarget {
   undo() {
     if (this.empty) return;
     this.#strokes.pop();
-    this.#penDown = false;
+    this.#lift();
     this.#changed("settle");
   }
 
@@ -52,8 +52,7 @@ export class Pad extends EventTarget {
   /** Clears without telling. */
   wipe() {
     this.#strokes = [];
-    this.#pointer = null;
-    this.#penDown = false;
+    this.#lift();
     this.#paint();
   }
 
@@ -65,6 +64,11 @@ export class Pad extends EventTarget {
     context.fillRect(0, 0, EXPORT, EXPORT);
     this.#draw(context, EXPORT, "#000");
     return canvas.convertToBlob({ type: "image/png" });
+  }
+
+  #lift() {
+    this.#pointer = null;
+    this.#penDown = false;
   }
 
   #down(event) {

@@ -1,6 +1,5 @@
 // Calls of the service: problems as errors, the API key, and whether it can be reached.
 
-const KEY = "perceiver-api-key"; // in the tab's own storage
 const RETRY_MS = [250, 500, 1000, 1000, 2000];
 
 export const url = (path) => new URL(path, document.baseURI).href;
@@ -23,23 +22,12 @@ export class Unreachable extends Error {}
 class Service extends EventTarget {
   state = "waiting";
   metadata = null;
-  #key = stored();
-
-  get hasKey() {
-    return this.#key !== "";
-  }
-
-  set key(value) {
-    this.#key = value;
-    try {
-      sessionStorage.setItem(KEY, value);
-    } catch {} // storage is blocked: the key lives as long as the page
-  }
+  key = ""; // lives as long as the page
 
   /** One call; its response when it is a 2xx. Rejects with Problem, Unreachable or AbortError. */
   async call(path, options = {}) {
     const headers = { ...options.headers };
-    if (this.#key) headers.Authorization = `Bearer ${this.#key}`;
+    if (this.key) headers.Authorization = `Bearer ${this.key}`;
     let response;
     try {
       response = await fetch(url(path), { ...options, headers });
@@ -103,14 +91,6 @@ class Service extends EventTarget {
     }
     this.#turn("ready");
     this.dispatchEvent(new Event("back"));
-  }
-}
-
-function stored() {
-  try {
-    return sessionStorage.getItem(KEY) || "";
-  } catch {
-    return "";
   }
 }
 

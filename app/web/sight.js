@@ -1,75 +1,52 @@
-// What the model saw, and where it looked: the maps of POST /explain.
+// What the model saw, where it looked and what its answer rests on: the maps of POST /explain.
 
 import { $, make } from "./dom.js";
 
-let current = null; // { input, groups }
-let chosen = "0"; // the value of the chosen map, kept from one picture to the next
+let chosen = ""; // title of the map that is shown large, kept from one picture to the next
 
-/**
- * Shows an explanation.
- *
- * input: rows of 0..255. groups: [{ name, maps: [{ name, map }] }], each map rows of numbers: what
- * is below zero spoke against the answer.
- */
-export function showSight({ input, groups }) {
-  const sameShape = shape(current?.groups) === shape(groups);
-  current = { input, groups };
+/** Shows an answer of /explain. */
+export function showSight({ input, attention, attribution }) {
   $("sight").hidden = false;
-  paintGrey($("seen"), input);
-  $("looked-figure").hidden = groups.length === 0;
-  if (!sameShape) buildMaps(groups);
-  for (const radio of $("maps").querySelectorAll("input")) {
-    paintHeat(radio.nextElementSibling, input, mapAt(radio.value).map);
-  }
-  choose(chosen);
+  paint($("seen"), input, (grey) => [grey, grey, grey]);
+  const answer = [
+    { title: "What the answer rests on", map: attribution.map },
+    { title: "Where it looked", map: attention.mean },
+  ];
+  const blocks = attention.blocks.map(({ mean, latents }, index) => {
+    const block = `block ${index + 1}`;
+    const each = latents.map((map, i) => ({ title: `Where latent ${i + 1} of ${block} looked`, map }));
+    return [`Block ${index + 1}`, [{ title: `Where ${block} looked`, map: mean }, ...each]];
+  });
+  const groups = [["Answer", answer], ...blocks];
+  const all = groups.flatMap(([, maps]) => maps);
+  const enlarge = ({ title, map }) => {
+    chosen = title;
+    paintHeat($("looked"), input, map);
+    $("looked").ariaLabel = $("looked-caption").textContent = title;
+  };
+  const first = all.find(({ title }) => title === chosen) ?? all[0];
+  enlarge(first);
+  const choice = (each) => {
+    const canvas = make("canvas", { width: 28, height: 28 });
+    paintHeat(canvas, input, each.map);
+    const radio = make("input", {
+      type: "radio",
+      name: "map",
+      checked: each === first,
+      ariaLabel: each.title,
+      onchange: () => enlarge(each),
+    });
+    return make("label", { title: each.title }, radio, canvas);
+  };
+  $("maps").replaceChildren(
+    ...groups.map(([name, maps]) =>
+      make("fieldset", {}, make("legend", { textContent: name }), ...maps.map(choice)),
+    ),
+  );
 }
 
 export function hideSight() {
   $("sight").hidden = true;
-}
-
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  if (current) showSight(current);
-});
-
-const shape = (groups) => JSON.stringify(groups?.map(({ maps }) => maps.length));
-
-function mapAt(value) {
-  const [group, index] = value.split("-").map(Number);
-  return current.groups[group]?.maps[index ?? 0];
-}
-
-function choose(value) {
-  const found = mapAt(value) ?? current.groups[0]?.maps[0];
-  if (!found) return;
-  chosen = value;
-  paintHeat($("looked"), current.input, found.map);
-  $("looked").setAttribute("aria-label", found.name);
-  $("looked-caption").textContent = found.name;
-}
-
-function buildMaps(groups) {
-  const fieldsets = groups.map(({ name, maps }, group) => {
-    const choices = maps.map((map, index) => {
-      const value = `${group}-${index}`;
-      const onchange = () => choose(value);
-      const radio = make("input", { type: "radio", name: "map", value, ariaLabel: map.name, onchange });
-      const canvas = make("canvas", { width: 28, height: 28 });
-      return make("label", { title: map.name }, radio, canvas);
-    });
-    return make("fieldset", {}, make("legend", { textContent: name }), ...choices);
-  });
-  $("maps").replaceChildren(...fieldsets);
-  const radios = [...$("maps").querySelectorAll("input")];
-  const radio = radios.find(({ value }) => value === chosen) ?? radios[0];
-  if (radio) {
-    radio.checked = true;
-    chosen = radio.value;
-  }
-}
-
-function paintGrey(canvas, rows) {
-  paint(canvas, rows, (grey) => [grey, grey, grey]);
 }
 
 /** The map, brightest on the ink; weights are lifted, so that small ones are seen too. */

@@ -12,7 +12,7 @@ let shown = null; // { path, pictures, inline }
 /** Sets up the tabs and the copy button. */
 export function initSnippets() {
   const tabs = Object.keys(LANGUAGES).map((name) => {
-    const tab = make("button", { type: "button", id: `tab-${name}`, role: "tab", textContent: name });
+    const tab = make("button", { id: `tab-${name}`, role: "tab", textContent: name });
     tab.setAttribute("aria-controls", "snippet");
     tab.onclick = () => select(name);
     return tab;
@@ -25,7 +25,7 @@ export function initSnippets() {
     next.focus();
     next.click();
   });
-  $("copy").addEventListener("click", copy);
+  $("copy").onclick = copy;
   select(language);
 }
 
@@ -86,7 +86,7 @@ async function copy() {
 }
 
 function curl({ path, pictures, inline }) {
-  const key = service.hasKey ? '-H "Authorization: Bearer $PERCEIVER_API_KEY" ' : "";
+  const key = service.key ? '-H "Authorization: Bearer $PERCEIVER_API_KEY" ' : "";
   if (pictures.length > 1) {
     const files = pictures.map(({ name }) => `-F ${shell(`files=@"${name.replace(/["\\]/g, "\\$&")}"`)}`);
     return `curl ${key}${files.join(" \\\n  ")} \\\n  ${url(path)}`;
@@ -98,29 +98,20 @@ function curl({ path, pictures, inline }) {
 }
 
 function python({ path, pictures, inline }) {
-  if (pictures.length > 1) {
-    const key = service.hasKey
-      ? 'headers = {"Authorization": "Bearer " + os.environ["PERCEIVER_API_KEY"]}\n'
-      : "headers = {}\n";
-    const names = pictures.map(({ name }) => `    ${text(name)},\n`).join("");
-    return `${service.hasKey ? "import os\n\n" : ""}import httpx
-
-${key}names = [
-${names}]
-files = [("files", open(name, "rb")) for name in names]
-print(httpx.post(${text(url(path))}, files=files, headers=headers).json())`;
-  }
   const [{ name, blob }] = pictures;
-  const headers = [`"Content-Type": ${text(mediaType(blob))}`];
-  if (service.hasKey) {
-    headers.push('"Authorization": "Bearer " + os.environ["PERCEIVER_API_KEY"]');
-  }
-  const imports = [inline && "base64", "json", service.hasKey && "os", "urllib.request"];
-  return `${imports.filter(Boolean).map((module) => `import ${module}\n`).join("")}
-image = ${inline ? `base64.b64decode("${inline}")` : `open(${text(name)}, "rb").read()`}
+  const several = pictures.length > 1;
+  const headers = several ? [] : [`"Content-Type": ${text(mediaType(blob))}`];
+  if (service.key) headers.push('"Authorization": "Bearer " + os.environ["PERCEIVER_API_KEY"]');
+  const imports = [inline && "base64", service.key && "os", "httpx"].filter(Boolean);
+  const given = several
+    ? `names = [\n${pictures.map((each) => `    ${text(each.name)},\n`).join("")}]
+files = [("files", open(name, "rb")) for name in names]`
+    : `image = ${inline ? `base64.b64decode("${inline}")` : `open(${text(name)}, "rb").read()`}`;
+  return `${imports.map((module) => `import ${module}\n`).join("")}
+${given}
 headers = {${headers.join(", ")}}
-request = urllib.request.Request(${text(url(path))}, image, headers)
-print(json.load(urllib.request.urlopen(request)))`;
+answer = httpx.post(${text(url(path))}, headers=headers, ${several ? "files=files" : "content=image"})
+print(answer.json())`;
 }
 
 const shell = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
