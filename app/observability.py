@@ -1,33 +1,27 @@
-"""What operators see: request ids, Server-Timing and one log line per request."""
+"""What operators see of each request: its id, Server-Timing, figures and one log line."""
 
 import logging
+import random
 import re
 import time
-import uuid
+from dataclasses import fields
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import problems
+from app.logs import REQUEST_ID, log_request
 from app.metrics import Metrics
 from app.predictor import Timing
+from app.traces import TraceContext, parse_traceparent
 
 _ID = re.compile(rb"[!-~]{1,128}")  # visible ASCII
+_STAGES = tuple(field.name for field in fields(Timing))
 
 NO_ROUTE = "other"  # the label of a path that no route answers: an asset, or nothing
 
-logger = logging.getLogger("app.access")
-
-# For uvicorn, which hands it to each worker.
-LOGGING: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
-    "root": {"level": "WARNING", "handlers": ["stderr"]},
-    "loggers": {"app": {"level": "INFO"}},
-}
+logger = logging.getLogger(__name__)
 
 
 class Observe:
@@ -42,7 +36,8 @@ class Observe:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = _request_id(scope)
+        request_id, trace = _names(scope)
+        REQUEST_ID.set(request_id)
         state = scope.setdefault("state", {})
         status = 0
 
@@ -54,54 +49,73 @@ class Observe:
                 headers["X-Request-ID"] = request_id
                 total = time.perf_counter() - started
                 headers["Server-Timing"] = server_timing(state.get("timing"), total)
+                if trace is not None:
+                    headers["traceresponse"] = trace.header()
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception as error:
-            logger.exception("%s failed", request_id)
+            logger.exception("a request failed")
             if status:  # half an answer is out: nothing but cutting it off is honest
                 raise
             problem = problems.describe(error, problems.instance_of(scope["path"]))
             await problems.respond(problem)(scope, receive, send_with_headers)
         finally:
-            self._count(scope, status, time.perf_counter() - started)
-            logger.info(
-                "%s %s %r %d %.1f ms",
-                request_id,
-                scope["method"],
-                scope["path"],
-                status,
-                (time.perf_counter() - started) * 1000,
-            )
+            self._tell(scope, request_id, trace, status, time.perf_counter() - started)
 
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        if not status:  # no answer began
-            return
+    def _tell(
+        self,
+        scope: Scope,
+        request_id: str,
+        trace: TraceContext | None,
+        status: int,
+        seconds: float,
+    ) -> None:
+        state, method = scope["state"], scope["method"]
         route = getattr(scope.get("route"), "path", "") or NO_ROUTE
-        self._metrics.request(route, scope["method"], status, seconds)
-        reason = scope["state"].get("reason")
-        if reason:
+        line: dict[str, Any] = {
+            "request_id": request_id,
+            "method": method,
+            "route": route,
+            "path": scope["path"],
+            "status": status,
+            "duration_ms": round(seconds * 1000, 3),
+        }
+        if status:  # else no answer began
+            self._metrics.request(route, method, status, seconds)
+        if reason := state.get("reason"):
             self._metrics.rejected(reason)
+            line["reason"] = reason
+        if timing := state.get("timing"):
+            for stage in _STAGES:
+                line[f"{stage}_ms"] = round(getattr(timing, stage) * 1000, 3)
+        if trace is not None:
+            line["trace_id"], line["span_id"] = trace.trace_id, trace.span_id
+        log_request(line, failed=status >= 500 or not status)
 
 
 def server_timing(timing: Timing | None, total: float) -> str:
     """A Server-Timing header; seconds in, milliseconds out."""
-    phases = {"total": total}
-    if timing is not None:
-        phases = {
-            "decode": timing.decode,
-            "preprocess": timing.preprocess,
-            "queue": timing.queue,
-            "infer": timing.infer,
-            **phases,
-        }
-    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in phases.items())
+    stages = {} if timing is None else {stage: getattr(timing, stage) for stage in _STAGES}
+    stages["total"] = total
+    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in stages.items())
 
 
-def _request_id(scope: Scope) -> str:
-    """The caller's own if it is visible ASCII of bearable length, else a new one."""
+def _names(scope: Scope) -> tuple[str, TraceContext | None]:
+    """The request's id and its place in the caller's trace, if it has one.
+
+    The id is the caller's own if it is visible ASCII of bearable length, else a new one.
+    """
+    request_id: str | None = None
+    traceparents: list[bytes] = []
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and _ID.fullmatch(value):
-            return str(value, "ascii")
-    return uuid.uuid4().hex
+        if name == b"x-request-id" and request_id is None and _ID.fullmatch(value):
+            request_id = str(value, "ascii")
+        elif name == b"traceparent":
+            traceparents.append(value)
+    caller = parse_traceparent(traceparents[0]) if len(traceparents) == 1 else None
+    return (
+        request_id or f"{random.getrandbits(128):032x}",
+        None if caller is None else caller.child(),
+    )

@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.logs import LogFormat
+
 
 class Settings(BaseSettings):
     """Serves a digit classifier over HTTP."""
@@ -68,6 +70,9 @@ class Settings(BaseSettings):
         ge=0,
         le=600,
         description="seconds between SIGTERM, which ends readiness, and refusing connections",
+    )
+    log_format: LogFormat = Field(
+        "auto", description="auto (text on a terminal, else json), text or json"
     )
 
     @model_validator(mode="after")

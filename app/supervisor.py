@@ -15,7 +15,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
 
-from app.observability import LOGGING
+from app.logs import configuration
 from app.settings import Settings
 from app.worker import FAILURE, serve_under_supervisor
 from model.checkpoint import Checkpoint, CheckpointError, read_checkpoint
@@ -129,7 +129,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Returns the exit code when all workers have ended."""
-        logging.config.dictConfig(LOGGING)
+        logging.config.dictConfig(configuration(self._settings.log_format))
         ours, wake = socket.socketpair()
         for end in (ours, wake):
             end.setblocking(False)

@@ -19,8 +19,8 @@ import uvicorn
 
 from app.connections import KEEP_ALIVE_S, ConnectionLimits, limited, sweep
 from app.lifecycle import UNUSABLE, Candidate, Service
+from app.logs import configuration
 from app.main import create_app
-from app.observability import LOGGING
 from app.predictor import load_predictor
 from app.problems import RELOAD_FAILED, RequestError
 from app.settings import Settings
@@ -60,7 +60,7 @@ class Server(uvicorn.Server):
             http=limited(ConnectionLimits.of(settings)),
             ws="none",
             lifespan="on",
-            log_config=LOGGING,
+            log_config=configuration(settings.log_format),
             log_level="error",  # the application logs what matters
             access_log=False,
             server_header=False,
