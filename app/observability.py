@@ -5,7 +5,6 @@ import random
 import re
 import time
 from dataclasses import fields
-from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -74,7 +73,7 @@ class Observe:
     ) -> None:
         state, method = scope["state"], scope["method"]
         route = getattr(scope.get("route"), "path", "") or NO_ROUTE
-        line: dict[str, Any] = {
+        line: dict[str, str | float] = {
             "request_id": request_id,
             "method": method,
             "route": route,
