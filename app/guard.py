@@ -18,6 +18,11 @@ _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 FAIR_SHARE = 64 * 1024
 
 
+def is_open(path: str) -> bool:
+    """Whether a path answers without a key."""
+    return _OPEN.fullmatch(path) is not None
+
+
 class Guard:
     """ASGI middleware: refuses whom the keys don't admit, bounds uploads, adds security headers."""
 
@@ -32,7 +37,7 @@ class Guard:
             return
         guarded_send = _with_security_headers(send)
         keys = self._service.keys
-        if keys and not _OPEN.fullmatch(scope["path"]):
+        if keys and not is_open(scope["path"]):
             given = _given_key(scope)
             if given is None or not keys.admit(given):
                 await _refuse(given)(scope, receive, guarded_send)

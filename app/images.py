@@ -1,9 +1,13 @@
 """Bytes -> a decoded Pillow picture, within limits."""
 
+import ctypes
+import ctypes.util
 import io
+import logging
 import struct
 import warnings
 from importlib import import_module
+from pathlib import Path
 
 from PIL import Image
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
@@ -32,6 +36,21 @@ for _plugin in ("Png", "Jpeg", "Gif", "Bmp", "WebP", "Tiff"):
 # Pillow warns of large pictures, which are refused below, and of odd metadata, which is harmless.
 warnings.filterwarnings("ignore", module="PIL")
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what is wrong with a file its sender is told
+
+
+def _silence_libtiff() -> None:
+    """Keeps libtiff, which Pillow decodes with, from printing a line per fault of a file."""
+    package = Path(Image.__file__).parent
+    bundled = [*package.parent.glob("pillow.libs/libtiff*"), *package.glob(".dylibs/libtiff*")]
+    path = str(bundled[0]) if bundled else ctypes.util.find_library("tiff")
+    if path is not None:
+        library = ctypes.CDLL(path)
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)
+
+
+_silence_libtiff()
 
 
 class ImageError(Exception):

@@ -10,8 +10,9 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app import problems
 from app.api import admin, explain, health, metadata, metrics, open_inference, page, predict
+from app.api.documentation import require_keys
 from app.api.shortcut import Shortcut
-from app.guard import Guard
+from app.guard import Guard, is_open
 from app.lifecycle import Lifespan, Service
 from app.metrics import Metrics
 from app.observability import Observe
@@ -73,5 +74,7 @@ def create_app(
         page.router,
     ):
         app.include_router(router)
+    if service.keys:
+        require_keys(app.openapi(), is_open)  # the document is made once
 
     return app

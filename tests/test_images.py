@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from model.config import Preprocessing
 from model.preprocess import prepare
 from tests.conftest import encode
 from tests.digits import load_digits
+from tests.mutations import mutant
 
 pytestmark = [  # pytest undoes the filters that app.images sets
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -148,3 +150,15 @@ def test_whatever_is_broken_it_is_read_or_refused(
     except ImageError:
         return
     assert prepare(picture, Preprocessing()).shape == (1, 28, 28)
+
+
+@pytest.mark.parametrize("start", range(0, 1500, 300))
+def test_mutants_of_every_format_are_read_or_refused(start: int, capfd: pytest.CaptureFixture[str]):
+    """`bench/fuzz.py` goes on with these numbers; no decoder prints a word of its own."""
+    for number in range(start, start + 300):
+        with suppress(ImageError):
+            picture = decode(mutant(number), MAX_PIXELS)
+            assert prepare(picture, Preprocessing()).shape == (1, 28, 28)
+    captured = capfd.readouterr()
+    assert not captured.out
+    assert not captured.err

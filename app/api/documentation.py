@@ -1,6 +1,6 @@
 """Parts of the OpenAPI description that calls share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.problems import (
@@ -15,6 +15,7 @@ from app.problems import (
     TOO_MANY_BYTES,
     TOO_MANY_FILES,
     TOO_MANY_PIXELS,
+    UNAUTHORIZED,
     UNREADABLE_IMAGE,
     UNSUPPORTED_CONTENT_TYPE,
     UNSUPPORTED_IMAGE,
@@ -91,6 +92,13 @@ IMAGE_ERRORS = {
 }
 
 
+_CHALLENGE = {
+    "description": "What to authenticate with (RFC 6750).",
+    "required": True,
+    "schema": {"type": "string"},
+}
+
+
 def errors(path: str, details: Mapping[Kind, str]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a call that may answer with these kinds of problem.
 
@@ -130,3 +138,28 @@ def _problem(kind: Kind, path: str, detail: str) -> dict[str, Any]:
 
 def _examples(values: Mapping[Kind, Any]) -> dict[str, Any]:
     return {kind.slug: {"summary": kind.title, "value": value} for kind, value in values.items()}
+
+
+def require_keys(document: dict[str, Any], is_open: Callable[[str], bool]) -> None:
+    """Adds to an OpenAPI document that calls need an API key.
+
+    Args:
+        document: changed in place.
+        is_open: whether a path needs none.
+    """
+    document.setdefault("components", {})["securitySchemes"] = {
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        "bearer": {"type": "http", "scheme": "bearer"},
+    }
+    for path, calls in document["paths"].items():
+        if is_open(path):
+            continue
+        for call in calls.values():
+            call["security"] = [{"key": []}, {"bearer": []}]
+            (refusal,) = errors(path, {UNAUTHORIZED: "the API key is not valid"}).values()
+            refusal["headers"] = {**refusal["headers"], "WWW-Authenticate": _CHALLENGE}
+            if "model" in refusal:
+                name = refusal.pop("model").__name__
+                schema = {"schema": {"$ref": f"#/components/schemas/{name}"}}
+                refusal["content"]["application/json"].update(schema)
+            call["responses"]["401"] = refusal
