@@ -83,7 +83,7 @@ def report(name: str, rows: Sequence[Mapping[str, object]], **more: object) -> N
     """Prints the rows, and keeps them in bench/results/NAME.json with the machine and more."""
     print(table(rows), flush=True)
     RESULTS.mkdir(exist_ok=True)
-    content = {"machine": describe(), "command": f"python -m bench.{name}", **more, "rows": rows}
+    content = {"machine": describe(), "command": f"python -m bench.{name}"} | more | {"rows": rows}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
