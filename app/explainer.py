@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from app.batcher import Batcher
 from app.engines import ExplainingEngine
 from app.predictor import Prediction, Predictor
-from model.attribution import log_softmax, occlusion, spread
+from model.attribution import occlusion, spread
 
 # Explanations take tens of times a prediction's time: few may wait.
 MAX_WAITING = 8
@@ -78,7 +78,7 @@ class Explainer:
             attribution = occlusion(
                 pixels,
                 card.labels.index(label),
-                lambda images: log_softmax(engine.logits(images), card.temperature),
+                lambda images: card.calibration.log_probabilities(engine.logits(images)),
             )
             grid = attention.shape[2:]
             maps.append(Maps(grid, spread(attention, (height, width)), attribution))

@@ -48,12 +48,17 @@ class Prediction:
     label: str  # of the most probable class
     confidence: float  # its probability
     probabilities: tuple[float, ...]  # in the order of the card's labels; they sum to 1
+    novelty: float  # how unlike all that the model knows, in [0, 1]
+    recognized: bool  # novelty is at most 0.5, which it exceeds for 1 % of the digits it knows
     timing: Timing
 
     @property
     def digit(self) -> int | None:
         """The label as a number, if it is a digit."""
         return int(self.label) if len(self.label) == 1 and self.label in "0123456789" else None
+
+
+_Output = tuple[list[float], float]  # probabilities, novelty
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ class Predictor:
         self._metrics: Metrics | None = None
         self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decoder")
         self._batcher = Batcher(
-            self._logits,
+            self._outputs,
             max_batch=settings.max_batch,
             max_queue=settings.max_queue,
             concurrency=engine.concurrency,
@@ -153,7 +158,7 @@ class Predictor:
         """
         try:
             for size in batch_sizes:
-                self._logits([self._empty_image()] * size)
+                self._outputs([self._empty_image()] * size)
         except Exception as error:
             raise EngineError(f"the engine fails its warm-up: {error}") from error
 
@@ -222,18 +227,24 @@ class Predictor:
         pixels = prepare(picture, self.card.preprocessing)
         return _Prepared(pixels, decoded - started, perf_counter() - decoded)
 
-    def _logits(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        logits = self.engine.logits(np.stack(images))
-        if not np.isfinite(logits).all():
-            raise EngineError("the engine computed logits that are not finite")
-        return list(logits)
+    def _outputs(self, images: Sequence[NDArray[np.uint8]]) -> list[_Output]:
+        logits, novelty = self.engine.compute(np.stack(images))
+        if not (np.isfinite(logits).all() and np.isfinite(novelty).all()):
+            raise EngineError("the engine computed numbers that are not finite")
+        probabilities = self.card.calibration.probabilities(logits)
+        return list(zip(probabilities.tolist(), novelty.tolist(), strict=True))
 
-    def _prediction(self, logits: NDArray[np.float32], timing: Timing) -> Prediction:
-        scaled = logits.astype(np.float64) / self.card.temperature
-        exponentials = np.exp(scaled - scaled.max())
-        probabilities = (exponentials / exponentials.sum()).tolist()
-        best = int(scaled.argmax())
-        return Prediction(self.card.labels[best], probabilities[best], tuple(probabilities), timing)
+    def _prediction(self, output: _Output, timing: Timing) -> Prediction:
+        probabilities, novelty = output
+        confidence = max(probabilities)
+        return Prediction(
+            label=self.card.labels[probabilities.index(confidence)],
+            confidence=confidence,
+            probabilities=tuple(probabilities),
+            novelty=novelty,
+            recognized=novelty <= 0.5,
+            timing=timing,
+        )
 
     def _empty_image(self) -> NDArray[np.uint8]:
         return np.zeros((self.card.model.num_channels, *self.card.model.input_shape), np.uint8)

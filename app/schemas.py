@@ -26,6 +26,8 @@ _SEVEN: dict[str, JsonValue] = {
         0.0001,
         0.0001,
     ],
+    "novelty": 0.02,
+    "recognized": True,
 }
 _UNREADABLE: dict[str, JsonValue] = {
     "type": "/problems/unreadable-image",
@@ -67,6 +69,12 @@ class Reading(BaseModel):
     label: str = Field(description="the most probable class")
     confidence: float = Field(ge=0, le=1, description="its probability, calibrated")
     probabilities: list[float] = Field(description="of each class, in order; they sum to 1")
+    novelty: float = Field(
+        ge=0, le=1, description="how unlike the images of its classes that the model was taught"
+    )
+    recognized: bool = Field(
+        description="false where novelty exceeds 0.5: this seems to show none of the classes"
+    )
 
     @classmethod
     def of(cls, prediction: Prediction) -> "Reading":
@@ -76,6 +84,8 @@ class Reading(BaseModel):
             label=prediction.label,
             confidence=prediction.confidence,
             probabilities=list(prediction.probabilities),
+            novelty=prediction.novelty,
+            recognized=prediction.recognized,
         )
 
 

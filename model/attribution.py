@@ -70,14 +70,6 @@ def occlusion(
     return (costs / np.maximum(covers, 1)).astype(np.float32)
 
 
-def log_softmax(logits: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """Calibrated log-probabilities of logits (B, classes)."""
-    scaled = logits.astype(np.float64) / temperature
-    scaled -= scaled.max(axis=1, keepdims=True)
-    result: NDArray[np.float64] = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
-    return result
-
-
 def _interpolation(length: int, positions: int) -> NDArray[np.float32]:
     """Linear interpolation as a matrix (length, positions)."""
     stride = -(-length // positions)

@@ -20,12 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from model.calibration import Calibration
 from model.config import PerceiverConfig, Preprocessing, TrainConfig, explain
 
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 ONNX_FILE = "model.onnx"
 EXPLAIN_FILE = "explain.onnx"  # tells where the model looks; takes its arrays from WEIGHTS_FILE
+
+NOVELTY_PREFIX = "novelty."  # of the novelty head's arrays in WEIGHTS_FILE
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 VERSION_PATTERN = r"^\d+\.\d+\.\d+$"  # semantic version
@@ -55,8 +58,15 @@ class Evaluation(_Part):
     errors: int = Field(ge=0, description="images misread")
     accuracy: float = Field(ge=0, le=1)
     nll: float = Field(ge=0, description="mean negative log-likelihood in nats, calibrated")
-    ece: float = Field(ge=0, le=1, description="expected calibration error, 15 equal-width bins")
+    ece: float = Field(ge=0, le=1, description="expected calibration error, 15 equal-mass bins")
     per_class: tuple[ClassFigures, ...]
+
+
+class NoveltyFigures(_Part):
+    """How often a digit is taken for novel, at the threshold of 0.5."""
+
+    validation_false_alarms: float = Field(ge=0, le=1, description="share that set the threshold")
+    test_false_alarms: float = Field(ge=0, le=1, description="share on the test set")
 
 
 class DatasetInfo(_Part):
@@ -88,8 +98,9 @@ class Card(_Part):
     model: PerceiverConfig
     labels: tuple[str, ...] = Field(min_length=1, description="class names in output order")
     preprocessing: Preprocessing
-    temperature: float = Field(gt=0, description="logits are divided by it before softmax")
+    calibration: Calibration
     metrics: dict[str, Evaluation] = Field(description="by part: validation, test")
+    novelty: NoveltyFigures
     dataset: DatasetInfo
     training: TrainingRecord
     files: dict[str, str] = Field({}, description="SHA-256 of each other file of the folder")
@@ -167,6 +178,7 @@ def explain_weights(weights: bytes) -> dict[str, NDArray[np.float32]]:
             weights, "<f4", math.prod(entry["shape"]), start + entry["data_offsets"][0]
         ).reshape(entry["shape"])
         for name, entry in header.items()
+        if not name.startswith(NOVELTY_PREFIX)
     }
 
 
@@ -231,7 +243,10 @@ def load_perceiver(checkpoint: Checkpoint) -> Any:
 
     try:
         model = Perceiver(**checkpoint.card.model.arguments())
-        model.load_state_dict(safetensors.torch.load(checkpoint.weights))
+        arrays = safetensors.torch.load(checkpoint.weights)
+        model.load_state_dict(
+            {name: arrays[name] for name in arrays if not name.startswith(NOVELTY_PREFIX)}
+        )
     except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{checkpoint.folder / WEIGHTS_FILE}: {error}") from None
     return model.eval()

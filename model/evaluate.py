@@ -7,26 +7,26 @@ stores them as JSON, and compares them with what the checkpoint's card claims.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.optimize import Bounds, minimize
+from torch import nn
 
+from model.calibration import Calibration
 from model.checkpoint import (
     CheckpointError,
     ClassFigures,
     Evaluation,
-    load_perceiver,
     read_checkpoint,
 )
 from model.datasets import DatasetError, load_mnist, split
 from model.device import DeviceError, find_device
-from model.export import PixelClassifier
+from model.export import PixelClassifier, Recognizer, load_recognizer
 from model.suites import SUITES, Subject
 
 Logits = NDArray[np.float32]  # (N, classes)
@@ -37,58 +37,99 @@ CALIBRATION_BINS = 15
 CLAIM_TOLERANCE = {"accuracy": 2e-4, "nll": 1e-3, "ece": 1e-3}
 
 
-def predict_logits(
-    classifier: PixelClassifier, images: NDArray[np.uint8], batch_size: int = 500
-) -> Logits:
+def predict_logits(classifier: PixelClassifier, images: NDArray[np.uint8]) -> Logits:
     """Images (N, H, W) uint8 -> logits (N, classes), on the classifier's device."""
-    device = next(classifier.parameters()).device
+    return _in_batches(classifier, images, lambda batch: (classifier(batch),))[0]
+
+
+def predict(
+    recognizer: Recognizer, images: NDArray[np.uint8]
+) -> tuple[Logits, NDArray[np.float32]]:
+    """Images (N, H, W) uint8 -> logits (N, classes), novelty (N,), on the recognizer's device."""
+    logits, novelty = _in_batches(recognizer, images, recognizer)
+    return logits, novelty
+
+
+def summarise(classifier: PixelClassifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Images (N, H, W) uint8 -> mean over the latents after each block (N, depth, D)."""
+    return _in_batches(classifier, images, lambda batch: (classifier.summaries(batch),))[0]
+
+
+def _in_batches(
+    module: nn.Module,
+    images: NDArray[np.uint8],
+    compute: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
+    batch_size: int = 500,
+) -> list[NDArray[np.float32]]:
+    device = next(module.parameters()).device
     with torch.inference_mode():
-        batches = [
-            classifier(batch[:, None].to(device)).float().cpu()
+        parts = [
+            [output.float().cpu() for output in compute(batch[:, None].to(device))]
             for batch in torch.tensor(images).split(batch_size)
         ]
-    return torch.cat(batches).numpy()
+    return [torch.cat(outputs).numpy() for outputs in zip(*parts, strict=True)]
 
 
-def fit_temperature(logits: Logits, labels: NDArray[np.int64]) -> float:
-    """The temperature of least negative log-likelihood (Guo et al., ICML 2017), in [0.05, 20]."""
+def fit_calibration(logits: Logits, labels: NDArray[np.int64]) -> Calibration:
+    """The calibration of least negative log-likelihood; temperature and sharpness in [0.05, 20]."""
 
-    def nll(log_temperature: float) -> float:
-        return negative_log_likelihood(logits / np.exp(log_temperature), labels)
+    def at(logarithms: NDArray[np.float64]) -> Calibration:
+        temperature, sharpness = np.exp(logarithms)
+        return Calibration(temperature=temperature, sharpness=sharpness)
 
-    bounds = (float(np.log(0.05)), float(np.log(20)))
-    return float(np.exp(minimize_scalar(nll, bounds=bounds, method="bounded").x))
+    def nll(logarithms: NDArray[np.float64]) -> float:
+        return negative_log_likelihood(at(logarithms), logits, labels)
+
+    limit = float(np.log(20))
+    bounds = Bounds([-limit] * 2, [limit] * 2)
+    return at(minimize(nll, x0=np.zeros(2), method="Nelder-Mead", bounds=bounds).x)
 
 
-def negative_log_likelihood(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+def negative_log_likelihood(
+    calibration: Calibration, logits: Logits, labels: NDArray[np.int64]
+) -> float:
     """Mean over the images, in nats."""
-    chosen = log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
+    chosen = calibration.log_probabilities(logits)[np.arange(len(labels)), labels]
     return max(0.0, -float(chosen.mean()))
+
+
+def calibration_bins(
+    confidences: NDArray[np.float64], correct: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Mean confidence, accuracy and number of images in up to 15 bins of equal mass (bins,)."""
+    bins = np.array_split(confidences.argsort(kind="stable"), CALIBRATION_BINS)
+    filled = [chosen for chosen in bins if len(chosen)]
+    return (
+        np.array([confidences[chosen].mean() for chosen in filled]),
+        np.array([correct[chosen].mean() for chosen in filled]),
+        np.array([len(chosen) for chosen in filled]),
+    )
 
 
 def expected_calibration_error(
     confidences: NDArray[np.float64], correct: NDArray[np.bool_]
 ) -> float:
-    """Gap between confidence and accuracy over equal-width bins (Naeini et al., AAAI 2015)."""
-    bins = np.minimum((confidences * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, weights=correct - confidences, minlength=CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(correct))
+    """Gap between confidence and accuracy over equal-mass bins (Nguyen & O'Connor, EMNLP 2015)."""
+    confidence, accuracy, images = calibration_bins(confidences, correct)
+    return float((np.abs(confidence - accuracy) * images).sum() / images.sum())
 
 
 def score(
-    logits: Logits, labels: NDArray[np.int64], class_names: Sequence[str], temperature: float
+    logits: Logits,
+    labels: NDArray[np.int64],
+    class_names: Sequence[str],
+    calibration: Calibration,
 ) -> Evaluation:
     """All figures of one part of a data set; logits (N, classes), labels (N,)."""
-    scaled = logits.astype(np.float64) / temperature
-    predicted = scaled.argmax(axis=1)
+    predicted = logits.argmax(axis=1)
     correct = predicted == labels
-    confidences = np.exp(log_softmax(scaled, axis=1)).max(axis=1)
+    confidences = calibration.probabilities(logits).max(axis=1)
     classes = range(len(class_names))
     return Evaluation(
         n=len(labels),
         errors=int((~correct).sum()),
         accuracy=float(correct.mean()),
-        nll=negative_log_likelihood(scaled, labels),
+        nll=negative_log_likelihood(calibration, logits, labels),
         ece=expected_calibration_error(confidences, correct),
         per_class=tuple(
             ClassFigures(
@@ -146,21 +187,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         checkpoint = read_checkpoint(options.checkpoint)
-        perceiver = load_perceiver(checkpoint)
+        recognizer = load_recognizer(checkpoint).to(find_device(options.device))
         mnist = load_mnist(options.data)
-        classifier = PixelClassifier(perceiver, checkpoint.card.preprocessing).to(
-            find_device(options.device)
-        )
     except (CheckpointError, DatasetError, DeviceError) as error:
         print(f"perceiver evaluate: {error}", file=sys.stderr)
         return 2
-    classifier.eval()
     card = checkpoint.card
     out = options.out or Path(f"runs/evaluation-{card.name}-{options.suite or options.part}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     if options.suite:
         report = SUITES[options.suite](
-            Subject(card, classifier, partial(predict_logits, classifier), mnist)
+            Subject(card, recognizer, partial(predict, recognizer), mnist)
         )
         out.write_text(json.dumps(report.figures, indent=2) + "\n")
         print(f"{card.name} {card.version}, {options.suite}\n\n{report.table}\n\n-> {out}")
@@ -169,8 +206,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     part = mnist.test
     if options.part == "validation":
         part = split(mnist.train, recipe.validation_images, recipe.seed)[1]
-    logits = predict_logits(classifier, part.images)
-    measured = score(logits, part.labels, card.labels, card.temperature)
+    logits, _ = predict(recognizer, part.images)
+    measured = score(logits, part.labels, card.labels, card.calibration)
 
     out.write_text(measured.model_dump_json(indent=2) + "\n")
     print(

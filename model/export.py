@@ -13,14 +13,17 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.checkpoint import (
     EXPLAIN_FILE,
+    NOVELTY_PREFIX,
     ONNX_FILE,
     WEIGHTS_FILE,
+    Checkpoint,
     CheckpointError,
     explain_weights,
     load_perceiver,
@@ -29,10 +32,11 @@ from model.checkpoint import (
     write_checkpoint,
 )
 from model.config import Preprocessing
+from model.novelty import NoveltyHead
 from model.perceiver import Perceiver
 
 OPSET = 20
-# Largest difference between the logits of PyTorch and ONNX Runtime that counts as the same model.
+# Largest difference between outputs of PyTorch and ONNX Runtime that counts as the same model.
 PARITY_TOLERANCE = 1e-4
 
 
@@ -41,7 +45,7 @@ class ExportError(Exception):
 
 
 class PixelClassifier(nn.Module):
-    """A Perceiver behind its normalisation: what an engine runs."""
+    """A Perceiver behind its normalisation."""
 
     def __init__(self, perceiver: Perceiver, preprocessing: Preprocessing) -> None:
         super().__init__()
@@ -54,9 +58,34 @@ class PixelClassifier(nn.Module):
         logits: Tensor = self.perceiver(self.normalise(images))
         return logits
 
+    def summaries(self, images: Tensor) -> Tensor:
+        """Pixels (B, C, H, W) -> mean over the latents after each block, (B, depth, D)."""
+        return self.perceiver.summaries(self.normalise(images))
+
     def normalise(self, images: Tensor) -> Tensor:
         """Pixels -> the Perceiver's input, float32 of the same shape."""
         return images.float() * self.scale + self.offset
+
+
+class Recognizer(nn.Module):
+    """What an engine runs: the classifier, and how unlike a digit each image is."""
+
+    def __init__(self, classifier: PixelClassifier, novelty: NoveltyHead) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.novelty = novelty
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (B, C, H, W) uint8 -> logits (B, classes), novelty (B,) in [0, 1].
+
+        An image without any light pixel shows nothing: its novelty is 1.
+        """
+        images = images.float()
+        summaries = self.classifier.summaries(images)
+        novelty = self.novelty(summaries)
+        blank = images.amax(dim=(1, 2, 3)) == 0
+        novelty = torch.where(blank, torch.ones_like(novelty), novelty)
+        return self.classifier.perceiver.classify(summaries), novelty
 
 
 class PixelExplainer(nn.Module):
@@ -72,36 +101,67 @@ class PixelExplainer(nn.Module):
         return self.perceiver.forward_with_attention(self._normalise(images))
 
 
-def exported_files(
-    perceiver: Perceiver, preprocessing: Preprocessing, weights: bytes
-) -> dict[str, bytes]:
-    """The files of a checkpoint that are made from its model.safetensors, by name.
+def exported_files(recognizer: Recognizer) -> dict[str, bytes]:
+    """All files of a checkpoint that come of its weights, by name; model.safetensors is one.
 
     Raises:
         ExportError: see `export_onnx` and `export_explain_onnx`.
     """
+    weights = pack_weights(recognizer)
     return {
-        ONNX_FILE: export_onnx(perceiver, preprocessing),
-        EXPLAIN_FILE: export_explain_onnx(perceiver, preprocessing, weights),
+        WEIGHTS_FILE: weights,
+        ONNX_FILE: export_onnx(recognizer),
+        EXPLAIN_FILE: export_explain_onnx(recognizer.classifier, weights),
     }
 
 
-def export_onnx(perceiver: Perceiver, preprocessing: Preprocessing) -> bytes:
-    """An ONNX model: `images` uint8 (batch, C, H, W) -> `logits` float32 (batch, classes).
+def pack_weights(recognizer: Recognizer) -> bytes:
+    """The content of model.safetensors: the Perceiver's arrays, and the novelty head's."""
+    novelty = recognizer.novelty.state_dict()
+    return safetensors.torch.save(
+        recognizer.classifier.perceiver.state_dict()
+        | {f"{NOVELTY_PREFIX}{name}": array for name, array in novelty.items()}
+    )
+
+
+def load_recognizer(checkpoint: Checkpoint) -> Recognizer:
+    """What the checkpoint's weights make, in evaluation mode on the CPU.
 
     Raises:
-        ExportError: ONNX Runtime's logits differ from PyTorch's by more than `PARITY_TOLERANCE`.
+        CheckpointError: the weights do not fit the card's model config.
     """
-    classifier = PixelClassifier(perceiver, preprocessing).eval()
-    pixels = _random_pixels(perceiver)
-    content = bytes(_onnx_model(classifier, pixels, ["logits"]).SerializeToString())
-    _check("logits of the ONNX graph", parity(classifier, content, pixels.numpy()))
+    config = checkpoint.card.model
+    classifier = PixelClassifier(load_perceiver(checkpoint), checkpoint.card.preprocessing)
+    head = NoveltyHead(config.depth, config.latent_dim)
+    arrays = safetensors.torch.load(checkpoint.weights)
+    try:
+        head.load_state_dict(
+            {
+                name.removeprefix(NOVELTY_PREFIX): array
+                for name, array in arrays.items()
+                if name.startswith(NOVELTY_PREFIX)
+            }
+        )
+    except RuntimeError as error:
+        raise CheckpointError(f"{checkpoint.folder / WEIGHTS_FILE}: {error}") from None
+    return Recognizer(classifier, head).eval()
+
+
+def export_onnx(recognizer: Recognizer) -> bytes:
+    """An ONNX model of a recognizer in evaluation mode, for any batch size.
+
+    `images` uint8 (batch, C, H, W) -> `logits` float32 (batch, classes), `novelty` float32 (batch).
+
+    Raises:
+        ExportError: ONNX Runtime's outputs differ from PyTorch's by more than `PARITY_TOLERANCE`.
+    """
+    pixels = _random_pixels(recognizer.classifier.perceiver)
+    content = bytes(_onnx_model(recognizer, pixels, ["logits", "novelty"]).SerializeToString())
+    _check("outputs of the ONNX graph", parity(recognizer, content, pixels.numpy()))
     return content
 
 
-def export_explain_onnx(
-    perceiver: Perceiver, preprocessing: Preprocessing, weights: bytes
-) -> bytes:
+def export_explain_onnx(classifier: PixelClassifier, weights: bytes) -> bytes:
     """The graph that tells, beside the logits, where each block's latents looked.
 
     `images` uint8 (batch, C, H, W) -> `logits` float32 (batch, classes) and `attention` float32
@@ -114,8 +174,8 @@ def export_explain_onnx(
     Raises:
         ExportError: ONNX Runtime's answers differ from PyTorch's by more than `PARITY_TOLERANCE`.
     """
-    explainer = PixelExplainer(PixelClassifier(perceiver, preprocessing)).eval()
-    pixels = _random_pixels(perceiver)
+    explainer = PixelExplainer(classifier).eval()
+    pixels = _random_pixels(classifier.perceiver)
     outputs = ["logits", "attention"]
     # Not optimised: that would fold the weights into constants of other shapes and names.
     model = _onnx_model(explainer, pixels, outputs, optimize=False)
@@ -141,13 +201,16 @@ def export_explain_onnx(
     return content
 
 
-def parity(classifier: PixelClassifier, onnx: bytes, images: NDArray[np.uint8]) -> float:
-    """Largest absolute difference between the logits of PyTorch and of ONNX Runtime."""
+def parity(recognizer: Recognizer, onnx: bytes, images: NDArray[np.uint8]) -> float:
+    """Largest absolute difference between the outputs of PyTorch and of ONNX Runtime."""
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
-    (actual,) = session.run(["logits"], {"images": images})
+    actual = session.run(["logits", "novelty"], {"images": images})
     with torch.inference_mode():
-        expected = classifier(torch.from_numpy(images)).numpy()
-    return float(np.abs(actual - expected).max())
+        expected = recognizer(torch.from_numpy(images))
+    return max(
+        float(np.abs(ours - theirs.numpy()).max())
+        for ours, theirs in zip(actual, expected, strict=True)
+    )
 
 
 def _check(what: str, difference: float) -> None:
@@ -197,9 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = parser.parse_args(argv).checkpoint
     try:
         checkpoint = read_checkpoint(folder)
-        files = read_files(checkpoint)
-        perceiver, preprocessing = load_perceiver(checkpoint), checkpoint.card.preprocessing
-        files |= exported_files(perceiver, preprocessing, checkpoint.weights)
+        files = read_files(checkpoint) | exported_files(load_recognizer(checkpoint))
         write_checkpoint(folder, checkpoint.card, files)
     except (CheckpointError, ExportError) as error:
         print(f"model.export: {error}", file=sys.stderr)

@@ -357,7 +357,17 @@ class Perceiver(nn.Module):
         Raises:
             ValueError: `inputs` has another shape.
         """
-        return self._run(inputs, None)
+        return self.classify(self.summaries(inputs))
+
+    def classify(self, summaries: Tensor) -> Tensor:
+        """Summaries (B, depth, D) -> logits (B, num_features); they rest on the last block's."""
+        logits: Tensor = self.head(summaries[:, -1])
+        return logits
+
+    def summaries(self, inputs: Tensor) -> Tensor:
+        """(B, C, *input_shape) -> mean over the latents after each block, (B, depth, D)."""
+        means = [latents.mean(dim=1) for latents, _ in self._steps(inputs)]
+        return torch.stack(means, dim=1)
 
     def forward_with_attention(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The logits of `forward`, and where each block's latents looked.
@@ -365,18 +375,16 @@ class Perceiver(nn.Module):
         Returns: logits (B, num_features); cross-attention weights
         (B, depth, H, L, *token_grid), which sum to 1 over the positions.
         """
-        maps: list[Tensor] = []
-        logits = self._run(inputs, maps)
+        latents, maps = zip(*self._steps(inputs), strict=True)
+        logits = self.head(latents[-1].mean(dim=1))
         return logits, torch.stack(maps, dim=1).unflatten(-1, self.token_grid)
 
-    def _run(self, inputs: Tensor, maps: list[Tensor] | None) -> Tensor:
+    def _steps(self, inputs: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """After each block: latents (B, L, D), cross-attention (B, H, L, N)."""
         tokens = self.tokens(inputs)
         # Not expanded to the batch: all that comes before the first read is the same for every
         # input, computed once here and folded to constants in an export.
         latents = self.latents[None]  # (1, L, D)
         for block in self.applied_blocks():
             latents, attention = block(latents, tokens)
-            if maps is not None:
-                maps.append(attention)
-        logits: Tensor = self.head(latents.mean(dim=1))
-        return logits
+            yield latents, attention

@@ -79,6 +79,31 @@ def misread_images(
     return _png(figure)
 
 
+def reliability_diagram(
+    confidence: NDArray[np.float64], accuracy: NDArray[np.float64], images: NDArray[np.int64]
+) -> bytes:
+    """Accuracy against confidence in bins (bins,).
+
+    The bars are one binomial standard error of each bin's accuracy, at least one image wide.
+    """
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    axes = figure.subplots()
+    error = np.maximum(np.sqrt(accuracy * (1 - accuracy) / images), 1 / images)
+    axes.errorbar(confidence, accuracy, yerr=error, fmt="o", capsize=3, label="bins of equal mass")
+    low = min(confidence.min(), (accuracy - error).min()) - 0.005
+    axes.plot([low, 1], [low, 1], color="grey", linestyle="--", label="calibrated")
+    axes.set(
+        title="Reliability on the test set",
+        xlabel="mean confidence of a bin",
+        ylabel="accuracy of a bin",
+        xlim=(low, 1.002),
+        ylim=(low, 1.002 + error.max()),
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _png(figure)
+
+
 def attention_maps(image: NDArray[np.uint8], attention: NDArray[np.float32]) -> bytes:
     """Where a model looked: a row per block with the picture, the mean, and its sharpest latents.
 

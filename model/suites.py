@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.stats import mannwhitneyu
 
-from model import cnn, robustness
+from model import cnn, nondigits, robustness
 from model.checkpoint import Card
 from model.datasets import MNIST
-from model.export import PixelClassifier
+from model.export import Recognizer
+from model.outliers import draw, picture_of
 from model.preprocess import load_upright, prepare
 from model.uploads import MIXED, NUISANCES, make_uploads
 
@@ -23,19 +25,21 @@ SEED = 0
 UPLOADS_EACH = 300
 UPLOADS_MIXED = 1000
 
+NONDIGITS = 500  # pictures of each kind
+
 
 @dataclass(frozen=True)
 class Subject:
     """What is measured, and on what."""
 
     card: Card
-    classifier: PixelClassifier
-    logits: Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (N, H, W) -> (N, classes)
+    recognizer: Recognizer
+    predict: Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
     mnist: MNIST
 
     def read(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Images (N, H, W) in the model's form -> the most probable classes (N,)."""
-        classes: NDArray[np.int64] = self.logits(images).argmax(axis=1)
+        classes: NDArray[np.int64] = self.predict(images)[0].argmax(axis=1)
         return classes
 
     def read_files(self, files: Iterable[bytes]) -> NDArray[np.int64]:
@@ -83,7 +87,10 @@ def digits8x8(subject: Subject) -> Report:
 
     bundled = load_digits()
     labels: NDArray[np.int64] = bundled.target
-    right = subject.read_files(map(_png, (bundled.images * (255 / 16)).round())) == labels
+    right = (
+        subject.read_files(_png(picture_of(image * (255 / 16))) for image in bundled.images)
+        == labels
+    )
     figures = {"n": len(labels), "accuracy": float(right.mean())}
     lines = [f"{'digit':<8}{'n':>7}{'accuracy':>11}"]
     for digit in range(10):
@@ -108,14 +115,44 @@ def uploads(subject: Subject) -> Report:
     return Report("\n".join(lines), figures)
 
 
-def _png(pixels: NDArray[np.floating]) -> bytes:
+def novelty(subject: Subject) -> Report:
+    """How well novelty parts MNIST's test digits from pictures of no digit, uploaded as PNGs.
+
+    AUROC by kind, and the share that goes unrecognized at the threshold of 0.5.
+    """
+    test = subject.mnist.test
+    digits = subject.predict(test.images)[1]
+    figures: dict[str, Any] = {"false_alarms": float((digits > 0.5).mean()), "kinds": {}}
+    lines = [f"{'kind':<18}{'AUROC':>8}{'unrecognized':>15}"]
+    for kind in nondigits.KINDS:
+        files = (_png(picture) for picture in draw(kind, NONDIGITS, test.images))
+        prepared = np.stack([subject.prepare_file(content)[0] for content in files])
+        others = subject.predict(prepared)[1]
+        pairs_in_order = mannwhitneyu(others, digits).statistic
+        row = {
+            "auroc": float(pairs_in_order / (len(others) * len(digits))),
+            "unrecognized": float((others > 0.5).mean()),
+        }
+        figures["kinds"][kind.__name__] = row
+        lines.append(f"{kind.__name__:<18}{row['auroc']:>8.4f}{row['unrecognized']:>15.2%}")
+    means = {
+        name: float(np.mean([row[name] for row in figures["kinds"].values()]))
+        for name in ("auroc", "unrecognized")
+    }
+    lines.append(f"{'mean':<18}{means['auroc']:>8.4f}{means['unrecognized']:>15.2%}")
+    lines.append(f"\n{figures['false_alarms']:.2%} of the {len(digits):,} test digits unrecognized")
+    return Report("\n".join(lines), figures | {"mean": means, "n": NONDIGITS})
+
+
+def _png(picture: Image.Image) -> bytes:
     file = BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
+    picture.save(file, "PNG")
     return file.getvalue()
 
 
 SUITES: dict[str, Suite] = {
     "corruptions": corruptions,
     "digits8x8": digits8x8,
+    "novelty": novelty,
     "uploads": uploads,
 }

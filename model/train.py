@@ -11,12 +11,10 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import safetensors.torch
 import torch
 import torch.distributed as dist
 from pydantic import Field, ValidationError
@@ -26,17 +24,13 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
-from scipy.special import softmax
 from tqdm import tqdm
 
 from model import plots
 from model.checkpoint import (
     NAME_PATTERN,
     VERSION_PATTERN,
-    WEIGHTS_FILE,
-    Card,
     CheckpointError,
-    DatasetInfo,
     TrainingRecord,
     check_replaceable,
     read_checkpoint,
@@ -45,8 +39,8 @@ from model.checkpoint import (
 from model.config import PerceiverConfig, TrainConfig, explain
 from model.datasets import MNIST, DatasetError, load_mnist, split
 from model.device import DeviceError, find_device
-from model.evaluate import fit_temperature, predict_logits, score, table
-from model.export import PixelClassifier, exported_files
+from model.evaluate import table
+from model.finish import finish
 from model.perceiver import Perceiver
 from model.trainer import Runtime, Trainer, TrainError
 
@@ -79,6 +73,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "ema_decay": 0.98,
             "train_images": 8000,
             "validation_images": 1000,
+            "outliers": 50,
         },
     },
 }
@@ -185,65 +180,32 @@ def train(options: TrainOptions) -> Path:
 
 
 def _finish(trainer: Trainer, mnist: MNIST, options: TrainOptions, out: Path) -> None:
-    """Calibrates and scores the chosen weights, exports them and writes the checkpoint."""
+    """Finishes the weights that validation picked and writes the checkpoint."""
     perceiver = Perceiver(**trainer.config.arguments())
     perceiver.load_state_dict({k: v.cpu() for k, v in trainer.best_weights.items()})
-    classifier = PixelClassifier(perceiver, trainer.preprocessing).eval()
-    validation = predict_logits(classifier, trainer.validation.images)
-    temperature = fit_temperature(validation, trainer.validation.labels)
-    test = predict_logits(classifier, mnist.test.images)
-    metrics = {
-        "validation": score(validation, trainer.validation.labels, mnist.class_names, temperature),
-        "test": score(test, mnist.test.labels, mnist.class_names, temperature),
-    }
-    card = Card(
-        name=options.name,
-        version=options.version,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        parameters=sum(p.numel() for p in perceiver.parameters()),
-        model=trainer.config,
-        labels=mnist.class_names,
-        preprocessing=trainer.preprocessing,
-        temperature=temperature,
-        metrics=metrics,
-        dataset=DatasetInfo(
-            name=mnist.name,
-            sha256=mnist.digest,
-            train=len(trainer.train),
-            validation=len(trainer.validation),
-            test=len(mnist.test),
-        ),
-        training=TrainingRecord(
-            recipe=trainer.recipe,
-            chosen_epoch=trainer.best.epoch,
-            seconds=sum(epoch.seconds for epoch in trainer.history),
-            environment=trainer.runtime.environment(),
-        ),
+    record = TrainingRecord(
+        recipe=trainer.recipe,
+        chosen_epoch=trainer.best.epoch,
+        seconds=sum(epoch.seconds for epoch in trainer.history),
+        environment=trainer.runtime.environment(),
     )
-    example = trainer.validation.images[0]
-    with torch.no_grad():
-        pixels = torch.tensor(example)[None, None]
-        _, attention = perceiver.forward_with_attention(classifier.normalise(pixels))
-    probabilities = softmax(test.astype(np.float64) / temperature, axis=1)
-    predicted = probabilities.argmax(axis=1)
+    card, files = finish(
+        perceiver,
+        trainer.config,
+        trainer.preprocessing,
+        trainer.train,
+        trainer.validation,
+        mnist,
+        record,
+        options.name,
+        options.version,
+    )
     history = "".join(epoch.model_dump_json() + "\n" for epoch in trainer.history)
-    weights = safetensors.torch.save(perceiver.state_dict())
-    files = {
-        WEIGHTS_FILE: weights,
-        **exported_files(perceiver, trainer.preprocessing, weights),
-        "history.jsonl": history.encode(),
-        "plots/training.png": plots.training_curves(trainer.history),
-        "plots/confusion.png": plots.confusion_matrix(
-            mnist.test.labels, predicted, mnist.class_names
-        ),
-        "plots/misread.png": plots.misread_images(
-            mnist.test.images, mnist.test.labels, probabilities, mnist.class_names
-        ),
-        "plots/attention.png": plots.attention_maps(example, attention[0].numpy()),
-    }
+    files["history.jsonl"] = history.encode()
+    files["plots/training.png"] = plots.training_curves(trainer.history)
     write_checkpoint(out, card, files)
     read_checkpoint(out)  # what was written can be read again
-    print(f"\nTest set, scored once:\n{table(metrics['test'])}\n\nCheckpoint: {out}")
+    print(f"\nTest set, scored once:\n{table(card.metrics['test'])}\n\nCheckpoint: {out}")
 
 
 @contextlib.contextmanager

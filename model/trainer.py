@@ -23,6 +23,7 @@ from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_para
 from tqdm import tqdm
 
 from model.augment import augment
+from model.calibration import Calibration
 from model.config import PerceiverConfig, Preprocessing, TrainConfig
 from model.datasets import LabelledImages
 from model.device import device_name
@@ -121,7 +122,9 @@ class Trainer:
         logits = predict_logits(
             PixelClassifier(self.averaged, self.preprocessing).eval(), self.validation.images
         )
-        figures = score(logits, self.validation.labels, self.class_names, 1.0)
+        figures = score(
+            logits, self.validation.labels, self.class_names, Calibration(temperature=1.0)
+        )
         self.history.append(
             Epoch(
                 epoch=number,

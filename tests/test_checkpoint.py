@@ -68,7 +68,7 @@ def test_missing_folder_is_named(tmp_path: Path):
     ("change", "said"),
     [
         ({"labels": ["0", "1"]}, "2 labels for a model of 10 classes"),
-        ({"temperature": -1}, "temperature"),
+        ({"calibration": {"temperature": -1}}, "temperature"),
         ({"version": "one"}, "version"),
         ({"surprise": 1}, "surprise"),
         ({"files": {}}, f"no SHA-256 for {WEIGHTS_FILE}"),

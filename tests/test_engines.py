@@ -24,12 +24,12 @@ def test_engines_agree(checkpoint: Checkpoint, digits: tuple[np.ndarray, np.ndar
     onnx, torch = (
         create_engine(checkpoint, name, "cpu", threads=1) for name in ("onnxruntime", "torch")
     )
-    expected = np.concatenate([torch.logits(part) for part in parts])
+    expected = np.concatenate([torch.compute(part).logits for part in parts])
     assert expected.shape == (1000, 10)
     assert expected.dtype == np.float32
-    actual = np.concatenate([onnx.logits(part) for part in parts])
+    actual = np.concatenate([onnx.compute(part).logits for part in parts])
     assert np.abs(probabilities(actual) - probabilities(expected)).max() < 1e-4
-    assert onnx.logits(parts[0][:1]).shape == (1, 10)
+    assert onnx.compute(parts[0][:1]).logits.shape == (1, 10)
 
 
 @pytest.mark.parametrize("engine", ["auto", "onnxruntime", "torch"])

@@ -8,49 +8,86 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.special import softmax
 
+from model.calibration import Calibration
 from model.checkpoint import read_checkpoint
 from model.evaluate import (
     broken_claims,
     expected_calibration_error,
-    fit_temperature,
+    fit_calibration,
     negative_log_likelihood,
     score,
 )
 
+PLAIN = Calibration(temperature=1.0)
 SHIPPED = Path(__file__).parent.parent / "weights/perceiver-mnist"
 
 
 def test_nll_is_the_mean_log_probability_of_the_truth():
     logits = np.log(np.array([[0.7, 0.2, 0.1], [0.25, 0.25, 0.5]], dtype=np.float32))
     expected = -(np.log(0.7) + np.log(0.25)) / 2
-    assert negative_log_likelihood(logits, np.array([0, 1])) == pytest.approx(expected, rel=1e-6)
+    assert negative_log_likelihood(PLAIN, logits, np.array([0, 1])) == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_calibration_error_of_a_case_worked_by_hand():
-    # Bin of 0.9: one of two right, gap 0.4. Bin of 0.3: one right, gap 0.7. Weights 2/3, 1/3.
-    error = expected_calibration_error(np.array([0.9, 0.9, 0.3]), np.array([True, False, True]))
-    assert error == pytest.approx(0.4 * 2 / 3 + 0.7 / 3)
+    # 15 bins of two images, one of each right: gaps from 0 to 0.4 in equal steps.
+    confidences = np.linspace(0.5, 0.9, 15).repeat(2)
+    shuffled = np.random.default_rng(0).permutation(30)
+    correct = np.tile([True, False], 15)
+    error = expected_calibration_error(confidences[shuffled], correct[shuffled])
+    assert error == pytest.approx(0.2)
     assert expected_calibration_error(np.array([1.0, 1.0]), np.array([True, True])) == 0
 
 
 def test_score_counts_by_class():
     logits = np.eye(3, dtype=np.float32)[[0, 0, 1, 2]] * 5
-    figures = score(logits, np.array([0, 1, 1, 2]), ["a", "b", "c"], 1.0)
+    figures = score(logits, np.array([0, 1, 1, 2]), ["a", "b", "c"], PLAIN)
     assert (figures.n, figures.errors, figures.accuracy) == (4, 1, 0.75)
     assert [(f.label, f.n) for f in figures.per_class] == [("a", 1), ("b", 2), ("c", 1)]
     assert [f.recall for f in figures.per_class] == [1, 0.5, 1]
     assert [f.precision for f in figures.per_class] == [0.5, 1, 1]
 
 
-@pytest.mark.parametrize("truth", [0.4, 1.0, 3.0])
-def test_temperature_that_made_the_labels_is_found(truth: float):
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+@pytest.mark.parametrize("sharpness", [0.7, 1.0, 2.0])
+def test_calibration_that_made_the_labels_is_found(temperature: float, sharpness: float):
     random = np.random.default_rng(0)
     logits = random.normal(size=(20_000, 10)).astype(np.float32) * 3
-    probabilities = softmax(logits / truth, axis=1)
+    truth = Calibration(temperature=temperature, sharpness=sharpness)
+    probabilities = truth.probabilities(logits)
     labels = (probabilities.cumsum(1) > random.random((20_000, 1))).argmax(1)
-    assert fit_temperature(logits, labels) == pytest.approx(truth, rel=0.05)
+    found = fit_calibration(logits, labels)
+    assert found.temperature == pytest.approx(temperature, rel=0.1)
+    assert found.sharpness == pytest.approx(sharpness, rel=0.1)
+
+
+@given(
+    arrays(np.float32, (3, 10), elements=st.floats(-200, 200, width=32)),
+    st.floats(0.05, 20),
+    st.floats(0.05, 20),
+)
+def test_probabilities_are_probabilities_in_the_logits_order(
+    logits: np.ndarray, temperature: float, sharpness: float
+):
+    calibration = Calibration(temperature=temperature, sharpness=sharpness)
+    probabilities = calibration.probabilities(logits)
+    assert np.isfinite(probabilities).all()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-9)
+    for row, order in zip(probabilities, logits.argsort(axis=1), strict=True):
+        assert (np.diff(row[order]) >= 0).all()
+
+
+def test_sharpness_of_one_is_temperature_scaling():
+    logits = np.random.default_rng(0).normal(size=(5, 10)) * 4
+    np.testing.assert_allclose(
+        Calibration(temperature=1.7).probabilities(logits), softmax(logits / 1.7, axis=1)
+    )
 
 
 def test_claims_are_compared():

@@ -25,10 +25,10 @@ EXAMPLES[5] = IMAGES[15]
 def expected(checkpoint: Checkpoint) -> np.ndarray:
     """The model's own probabilities of all images, (1000, 10)."""
     engine = create_engine(checkpoint, "onnxruntime", "cpu", threads=2)
-    logits = np.concatenate([engine.logits(part) for part in np.split(IMAGES[:, None], 125)])
-    scaled = logits.astype(np.float64) / checkpoint.card.temperature
-    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    logits = np.concatenate(
+        [engine.compute(part).logits for part in np.split(IMAGES[:, None], 125)]
+    )
+    return checkpoint.card.calibration.probabilities(logits)
 
 
 def upload(client: httpx.Client, content: bytes) -> dict:
@@ -105,7 +105,10 @@ def test_every_form_of_a_picture_is_read(client: httpx.Client, form: str):
 
 def test_answer_is_as_documented(client: httpx.Client, checkpoint: Checkpoint):
     answer = upload(client, encode(EXAMPLES[7]))
-    assert list(answer) == ["digit", "label", "confidence", "probabilities", "model", "version"]
+    assert list(answer) == [
+        *("digit", "label", "confidence", "probabilities", "novelty", "recognized"),
+        *("model", "version"),
+    ]
     assert (answer["digit"], answer["label"]) == (7, "7")
     assert (answer["model"], answer["version"]) == (checkpoint.card.name, checkpoint.card.version)
     assert answer["confidence"] == max(answer["probabilities"]) == answer["probabilities"][7]

@@ -13,11 +13,13 @@ from app.lifecycle import Service
 from app.problems import KINDS, NOT_FOUND, NOT_READY, QUEUE_FULL, Kind
 from app.schemas import EngineInfo, InputInfo, Limits, MetadataAnswer
 from app.settings import Settings
+from model.calibration import Calibration
 from model.checkpoint import (
     Card,
     ClassFigures,
     DatasetInfo,
     Evaluation,
+    NoveltyFigures,
     TrainingRecord,
 )
 from model.config import PerceiverConfig, Preprocessing, TrainConfig
@@ -49,8 +51,9 @@ EXAMPLE = MetadataAnswer(
         model=PerceiverConfig(),
         labels=tuple("0123456789"),
         preprocessing=Preprocessing(),
-        temperature=0.8,
+        calibration=Calibration(temperature=1.4, sharpness=1.8),
         metrics={"validation": _FIGURES, "test": _FIGURES},
+        novelty=NoveltyFigures(validation_false_alarms=0.01, test_false_alarms=0.012),
         dataset=DatasetInfo(name="MNIST", sha256="0" * 64, train=800, validation=100, test=100),
         training=TrainingRecord(
             recipe=TrainConfig(), chosen_epoch=40, seconds=4000, environment={"torch": "2.13.0"}

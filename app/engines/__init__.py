@@ -5,7 +5,7 @@ Only this folder knows which runtime computes; a runtime is imported when it is 
 
 import importlib.util
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +23,26 @@ class NoExplanationsError(EngineError):
     """The checkpoint lacks what explanations take."""
 
 
+class Outputs(NamedTuple):
+    """What a model computes of a batch of images."""
+
+    logits: NDArray[np.float32]  # (B, classes)
+    novelty: NDArray[np.float32]  # (B,) in [0, 1]; 0.5 is the threshold
+
+
 class Engine(Protocol):
     """A model in memory, ready to compute.
 
     Attributes:
-        concurrency: threads that may be in `logits` at the same time.
+        concurrency: threads that may be in `compute` at the same time.
     """
 
     name: EngineName
     device: str
     concurrency: int
 
-    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Pixels (B, C, H, W) -> logits (B, classes)."""
+    def compute(self, images: NDArray[np.uint8]) -> Outputs:
+        """Pixels (B, C, H, W) -> what the model says of each image."""
         ...
 
     def explaining(self) -> "ExplainingEngine":

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from app.engines import EngineError, EngineName, NoExplanationsError
+from app.engines import EngineError, EngineName, NoExplanationsError, Outputs
 from model.checkpoint import EXPLAIN_FILE, ONNX_FILE, Checkpoint, explain_weights
 
 
@@ -22,14 +22,12 @@ class OnnxRuntimeEngine:
         self._checkpoint = checkpoint
         self._session = _session(checkpoint.folder / ONNX_FILE, checkpoint.onnx, _options(threads))
 
-    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Pixels (B, C, H, W) -> logits (B, classes)."""
-        (logits,) = self._session.run(["logits"], {"images": images})
-        result: NDArray[np.float32] = logits
-        return result
+    def compute(self, images: NDArray[np.uint8]) -> Outputs:
+        """Pixels (B, C, H, W) -> what the model says of each image."""
+        return Outputs(*self._session.run(["logits", "novelty"], {"images": images}))
 
     def explaining(self) -> "OnnxRuntimeExplainingEngine":
-        """The same model, loaded anew to explain; on one core, to leave the others to `logits`."""
+        """The same model, loaded anew to explain; on one core, to leave the others to `compute`."""
         return OnnxRuntimeExplainingEngine(self._checkpoint)
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.engines import EngineError, EngineName
-from model.checkpoint import Checkpoint, load_perceiver
-from model.export import PixelClassifier, PixelExplainer
+from app.engines import EngineError, EngineName, Outputs
+from model.checkpoint import Checkpoint
+from model.export import PixelExplainer, load_recognizer
 
 
 class TorchEngine:
@@ -18,19 +18,22 @@ class TorchEngine:
     def __init__(self, checkpoint: Checkpoint, device: str, threads: int) -> None:
         torch.set_num_threads(threads)
         self.device = device
-        classifier = PixelClassifier(load_perceiver(checkpoint), checkpoint.card.preprocessing)
+        recognizer = load_recognizer(checkpoint)
         try:
-            self._classifier = classifier.eval().to(device)
-            self._explainer = PixelExplainer(self._classifier).eval()
+            self._recognizer = recognizer.to(device)
+            self._explainer = PixelExplainer(recognizer.classifier).eval()
         except RuntimeError as error:
             raise EngineError(f"PyTorch cannot use the device {device}: {error}") from error
 
     @torch.inference_mode()
+    def compute(self, images: NDArray[np.uint8]) -> Outputs:
+        """Pixels (B, C, H, W) -> what the model says of each image."""
+        logits, novelty = self._recognizer(torch.from_numpy(images).to(self.device))
+        return Outputs(logits.float().cpu().numpy(), novelty.float().cpu().numpy())
+
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pixels (B, C, H, W) -> logits (B, classes)."""
-        logits = self._classifier(torch.from_numpy(images).to(self.device))
-        result: NDArray[np.float32] = logits.float().cpu().numpy()
-        return result
+        return self.compute(images).logits
 
     @torch.inference_mode()
     def attention(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

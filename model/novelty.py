@@ -1,0 +1,130 @@
+"""Tells pictures without a digit from digits, by what the latents hold of them.
+
+A small network on the latents' means after each block, trained once the Perceiver is: digits, plain
+and augmented, against drawn outliers (outlier exposure: Hendrycks et al., ICLR 2019). Measured
+against confidence, energy, Mahalanobis distance and nearest neighbours in `model/EXPERIMENTS.md`.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model.augment import augment
+from model.config import AugmentConfig, Preprocessing
+from model.outliers import TRAINING_KINDS, draw
+from model.preprocess import prepare
+
+FALSE_ALARMS = 0.01  # share of the validation digits that the threshold takes for novel
+HIDDEN = 64
+EPOCHS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 15, 512, 2e-3, 0.05, 0.2
+
+Images = NDArray[np.uint8]  # (N, H, W)
+Summaries = Callable[[Images], NDArray[np.float32]]  # images -> (N, depth, D)
+
+
+class NoveltyHead(nn.Module):
+    """Summaries of the latents -> how unlike a digit, in [0, 1]; 0.5 is the threshold."""
+
+    mean: Tensor
+    deviation: Tensor
+    threshold: Tensor
+
+    def __init__(self, depth: int, latent_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(depth * latent_dim))
+        self.register_buffer("deviation", torch.ones(depth * latent_dim))
+        self.register_buffer("threshold", torch.zeros(()))
+        self.network = nn.Sequential(
+            nn.Linear(depth * latent_dim, HIDDEN),
+            nn.GELU(),
+            nn.Dropout(DROPOUT),
+            nn.Linear(HIDDEN, 1),
+        )
+
+    def forward(self, summaries: Tensor) -> Tensor:
+        """Means over the latents after each block (B, depth, D) -> novelty (B,)."""
+        return torch.sigmoid(self.score(summaries) - self.threshold)
+
+    def score(self, summaries: Tensor) -> Tensor:
+        """(B, depth, D) -> log-odds of an outlier (B,), before the threshold."""
+        scores: Tensor = self.network((summaries.flatten(1) - self.mean) / self.deviation)
+        return scores[:, 0]
+
+
+def fit_novelty(
+    summaries: Summaries,
+    digits: Images,
+    validation: Images,
+    preprocessing: Preprocessing,
+    augmentation: AugmentConfig,
+    outliers: int,
+    seed: int,
+) -> NoveltyHead:
+    """Trains the head and sets its threshold.
+
+    Args:
+        summaries: the trained Perceiver's, of images in the model's form.
+        digits: training images in the model's form (N, H, W).
+        validation: held-out ones, of which `FALSE_ALARMS` are to score above 0.5.
+        preprocessing: that brings the outliers into the model's form.
+        augmentation: of digits and of outliers alike, so that damage alone is not novel.
+        outliers: how many to draw of each kind.
+        seed: of all that is random.
+
+    Returns: the head in evaluation mode, on the CPU.
+    """
+    drawn = np.stack(
+        [
+            prepare(picture, preprocessing)[0]
+            for kind in TRAINING_KINDS
+            for picture in draw(kind, outliers, digits, seed)
+        ]
+    )
+    inlying, outlying = (
+        torch.tensor(summaries(np.concatenate([part, _augmented(part, augmentation, seed)])))
+        for part in (digits, drawn)
+    )
+    features = torch.cat([inlying, outlying])
+    targets = torch.cat([torch.zeros(len(inlying)), torch.ones(len(outlying))])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = NoveltyHead(*features.shape[1:])
+        head.mean.copy_(features.flatten(1).mean(dim=0))
+        head.deviation.copy_(features.flatten(1).std(dim=0).clamp(min=1e-4))
+        _train(head, features, targets, outlier_weight=len(inlying) / len(outlying))
+    head.eval()
+    with torch.inference_mode():
+        scores = head.score(torch.tensor(summaries(validation)))
+    head.threshold.copy_(scores.quantile(1 - FALSE_ALARMS))
+    return head
+
+
+def _train(head: NoveltyHead, features: Tensor, targets: Tensor, outlier_weight: float) -> None:
+    batches = max(1, len(features) // BATCH_SIZE)
+    optimizer = torch.optim.AdamW(head.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * batches)
+    weight = torch.tensor(outlier_weight)
+    for _ in range(EPOCHS):
+        for chosen in torch.randperm(len(features)).tensor_split(batches):
+            loss = F.binary_cross_entropy_with_logits(
+                head.score(features[chosen]), targets[chosen], pos_weight=weight
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+
+def _augmented(images: Images, config: AugmentConfig, seed: int) -> Images:
+    """Each image changed in its own way, in an order of chance."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(images), generator=generator)
+    changed = [
+        augment(part[:, None].float(), config, generator)[:, 0].round().byte()
+        for part in torch.tensor(images)[order].split(500)
+    ]
+    return torch.cat(changed).numpy()
