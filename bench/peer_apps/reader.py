@@ -48,9 +48,7 @@ class Reader:
 
     def read(self, images: NDArray[np.uint8]) -> list[dict[str, Any]]:
         """(B, 1, 28, 28) -> an answer for each."""
-        logits = self._logits(images) / self._card.temperature
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        rows = exponentials / exponentials.sum(axis=1, keepdims=True)
+        rows = self._card.calibration.probabilities(self._logits(images))
         return [
             {
                 "label": self._card.labels[int(row.argmax())],
