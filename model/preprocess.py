@@ -25,6 +25,8 @@ THINNEST_LINE = 1.8
 # A digit smaller than this there, or drawn with a thinner pen, is looked at closer.
 FEWEST_PIXELS = 48
 THINNEST_PEN = 2.2
+# Rows or columns at each edge that MNIST's digits never reach, less those that damage may take.
+MARGIN = 3
 # The digit's box against the model's input: 20 of 28 pixels.
 BOX_SHARE = 20 / 28
 
@@ -44,6 +46,9 @@ def prepare(picture: Image.Image, spec: Preprocessing) -> NDArray[np.uint8]:
         for candidate in (grey, 255 - grey):
             if is_centred_digit(candidate, size):
                 return candidate[None]
+        evened = on_black(grey)
+        if evened is not None and is_about_centred(evened):
+            return evened[None]
     return centre(*_ink(picture), size)[None]
 
 
@@ -159,6 +164,54 @@ def is_centred_digit(grey: Grey, size: tuple[int, int]) -> bool:
         abs(found + 0.5 - length / 2) <= 1
         for found, length in zip(_centre_of_mass(grey), size, strict=True)
     )
+
+
+def on_black(grey: Grey) -> Grey | None:
+    """A picture on its ground where the margins tell it column by column or row by row, as black.
+
+    Other than black, the ground may be of any shade and in stripes.
+    """
+    for turned in (grey, grey.T):
+        edges = turned[:MARGIN].astype(np.int16), turned[-MARGIN:].astype(np.int16)
+        first, last = (np.median(edge, axis=0) for edge in edges)
+        sure = np.flatnonzero(np.abs(first - last) < 32)
+        if not len(sure):
+            continue
+        # Where a stroke reaches the margin, the ground is as it is beside.
+        nearest = np.abs(np.arange(len(first))[:, None] - sure).argmin(axis=1)
+        ground = first[sure][nearest].astype(np.int16)
+        ground[ground < 32] = 0
+        usual = np.abs(np.concatenate(edges) - ground) < (8 if ground.any() else 32)
+        if usual.mean() < (0.85 if ground.any() else 0.6):
+            continue
+        contrast = np.abs(turned - ground)
+        if ground.any():
+            contrast = contrast * 255 // max(1, contrast.max())
+        evened = contrast.astype(np.uint8)
+        return evened if turned is grey else evened.T
+    return None
+
+
+def is_about_centred(grey: Grey) -> bool:
+    """Whether a damaged picture still has its digit where MNIST's have it, and as large."""
+    wide = np.pad(grey, 1)
+    height, width = grey.shape
+    around = [wide[r : r + height, c : c + width] for r in range(3) for c in range(3)]
+    smooth = np.sort(np.stack(around), axis=0)[4] > 96
+    for axis in (0, 1):
+        reached = np.flatnonzero(smooth.any(axis=axis))
+        if len(reached) and reached[0] < 2 and reached[-1] >= smooth.shape[1 - axis] - 2:
+            return False  # it has no margins
+    ink = grey > 96
+    if not ink.any():
+        return False
+    top, bottom, left, right = _extent(ink)
+    share = max((bottom - top) / height, (right - left) / width)
+    away = max(
+        abs(m + 0.5 - n / 2) / n for m, n in zip(_centre_of_mass(grey), grey.shape, strict=True)
+    )
+    # Off the middle within its box: another place. Beyond the box: marks beside it.
+    return share > 0.45 and away < (0.09 if share <= BOX_SHARE + 0.04 else 0.18)
 
 
 def centre(coverage: Grey, extent: tuple[int, int, int, int], size: tuple[int, int]) -> Grey:
