@@ -15,12 +15,18 @@ Mask = NDArray[np.bool_]  # (H, W)
 FAINTEST = 14
 # What a line of the digit is narrower than, as a share of the side of a square of the same area.
 WIDEST_LINE = 0.36
-# Distance of a piece of the digit from the rest, as a share of the rest's size.
-NEAR = 0.16
+AREA_COST = 1.5
+# Area of a piece of the digit over that of the main one -> how far off it may be, in sizes of it.
+NEAR = ((0.0, 0.039, 0.04, 0.25), (-9.0, -9.0, 0.12, 0.25))
 # Thickness of a printed line, at most.
 LINE_PIXELS = 3
 # Contrast of an ink pixel against the strongest.
 INK_LEVEL = 0.42
+# Where coverage rises from 0 to 1, against that level.
+RAMP = (0.5, 1.5)
+# In a few pixels, grey tells more than an edge.
+THUMBNAIL_LEVEL = 0.3
+THUMBNAIL_RAMP = (0.2, 2.8)
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Ink:
 
 def find_ink(grey: Grey, thumbnail: bool = False) -> Ink | None:
     """The largest plausible digit of a picture, whichever way round; none in a blank one."""
-    grey, noise = _denoised(_without_edges(grey))
+    grey, noise = _denoised(_evenly_lit(_without_edges(grey, thumbnail)))
     contrast = _contrast(grey, thumbnail)
     floor = max(FAINTEST, round(4 * noise))
     contrast = _without_lines(contrast, floor)
@@ -42,7 +48,7 @@ def find_ink(grey: Grey, thumbnail: bool = False) -> Ink | None:
         peak = _peak(contrast)
         if peak < floor:
             return None
-        level = max(round(peak * INK_LEVEL), floor // 2)
+        level = max(round(peak * (THUMBNAIL_LEVEL if thumbnail else INK_LEVEL)), floor // 2)
         mask = contrast > level
         components = Components(mask, contrast)
         chosen = components.digit()
@@ -53,7 +59,8 @@ def find_ink(grey: Grey, thumbnail: bool = False) -> Ink | None:
         return None
     box = components.box(chosen)
     own = _dilated(components.mask(chosen), 1)
-    low, high = level * 0.5, min(255.0, level * 1.5)
+    softness = THUMBNAIL_RAMP if thumbnail else RAMP
+    low, high = (min(255.0, level * share) for share in softness)
     ramp = ((np.arange(256) - low) / (high - low)).clip(0, 1) * 255
     coverage = np.where(own, ramp.astype(np.uint8)[contrast], np.uint8(0))
     return Ink(coverage, box, line_width(coverage))
@@ -68,10 +75,10 @@ def line_width(coverage: Grey) -> float:
     return 2 * float(coverage.sum()) / 255 / max(1.0, steps * np.pi / 4)
 
 
-def _without_edges(grey: Grey) -> Grey:
+def _without_edges(grey: Grey, thumbnail: bool) -> Grey:
     """What a scanner sees beside the page, painted over with the page next to it."""
     height, width = grey.shape
-    if min(height, width) < 48 or max(height, width) > 3 * min(height, width):
+    if thumbnail or min(height, width) < 20:
         return grey
     page = int(
         np.sort(grey[height // 8 : -(height // 8) : 3, width // 8 : -(width // 8) : 3].ravel())[
@@ -90,6 +97,41 @@ def _without_edges(grey: Grey) -> Grey:
             beside[:depth] = beside[depth]
         grey, beside = np.rot90(grey), np.rot90(beside)
     return np.ascontiguousarray(grey)
+
+
+def _evenly_lit(grey: Grey) -> Grey:
+    """Divided by a smooth fall of light over the picture, where there is one."""
+    height, width = grey.shape
+    rows, columns = min(height, 16), min(width, 16)
+    if rows < 8 or columns < 8:
+        return grey
+    tall, wide = height // rows, width // columns
+    cells = grey[: rows * tall, : columns * wide].reshape(rows, tall, columns, wide)
+    level = cells.astype(np.float32).mean(axis=(1, 3)).ravel()
+    y = np.linspace(-1, 1, rows, dtype=np.float32)[:, None] + np.zeros(columns, np.float32)
+    x = np.linspace(-1, 1, columns, dtype=np.float32) + np.zeros((rows, 1), np.float32)
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)
+    before = float(np.median(np.abs(level - np.median(level))))
+    if before < 3:
+        return grey
+    weight = np.ones_like(level)
+    for _ in range(4):
+        weighted = terms * weight[:, None]
+        fit = terms @ np.linalg.solve(
+            weighted.T @ terms + 1e-3 * np.eye(6, dtype=np.float32), weighted.T @ level
+        )
+        off = np.abs(level - fit)
+        after = float(np.median(off))
+        weight = 1 / (1 + (off / max(1.0, 2 * after)) ** 2) ** 2
+    if after > 0.5 * before or fit.min() < 16:
+        return grey
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, width, dtype=np.float32)
+    c = np.linalg.solve(weighted.T @ terms + 1e-3 * np.eye(6, dtype=np.float32), weighted.T @ level)
+    light = (c[0] + c[1] * x + c[3] * x * x) + y * (c[2] + c[4] * x + c[5] * y)
+    brightest = float(fit.max())
+    even: Grey = (grey * (brightest / light.clip(16))).clip(0, 255).astype(np.uint8)
+    return even
 
 
 def _denoised(grey: Grey) -> tuple[Grey, float]:
@@ -118,8 +160,13 @@ def _contrast(grey: Grey, thumbnail: bool) -> Grey:
     light, dark = _without_dark(padded, reach), 255 - _without_dark(255 - padded, reach)
     inner = slice(reach, reach + half.shape[0]), slice(reach, reach + half.shape[1])
     light, dark = light[inner], dark[inner]
-    # The ground is the smoother of what is left without dark lines and without light ones.
-    if _variation(light) > _variation(dark):
+    # The ground is the smoother of what is left without dark lines and without light ones, where
+    # less is taken away for it.
+    cost_light = (
+        _variation(light) + AREA_COST * float((light - np.minimum(half, light)).sum()) / reach
+    )
+    cost_dark = _variation(dark) + AREA_COST * float((np.maximum(half, dark) - dark).sum()) / reach
+    if cost_light > cost_dark:
         grey, light = 255 - grey, 255 - dark
         ground = light.repeat(2, 0).repeat(2, 1)[:height, :width]
         return ground - np.minimum(grey, ground)
@@ -179,7 +226,10 @@ def _without_lines(contrast: Grey, floor: int) -> Grey:
         turned = mask.T if across else mask
         lines = _lines(turned)
         if lines is not None:
-            contrast = np.where(lines.T if across else lines, np.uint8(0), contrast)
+            lines = lines.T if across else lines
+            # Ink that runs along a line is darker than it.
+            usual = float(np.percentile(contrast[lines], 80))
+            contrast = np.where(lines & (contrast < 1.25 * usual), np.uint8(0), contrast)
     return contrast
 
 
@@ -304,21 +354,24 @@ class Components:
         short = np.minimum(height, width)
         thin = (size > 8 * short) & (self.contact > 0)
         hugging = (1 - 1.2 * self.contact / (height + width)).clip(0.02, 1)
-        score = np.where(thin & (self.contact > 0.2 * size), 0, self.area * hugging)
+        score = np.where(
+            thin & (self.contact > 0.2 * size), 0, (height + width) * np.sqrt(self.area) * hugging
+        )
         main = int(score.argmax())
         if score[main] == 0:
             return np.zeros(self.count, np.bool_)
         chosen: Mask = np.arange(self.count) == main
         # Pieces of broken strokes: near, and not too small.
-        piece = (self.area > 0.04 * self.area[main]) & (score > 0)
+        share = np.where(score > 0, self.area / self.area[main], 0)
         for _ in range(4):
             top, bottom, left, right = self.box(chosen)
-            reach = NEAR * max(bottom - top, right - left)
+            # The larger a piece, the further away it may be.
+            reach = max(bottom - top, right - left) * np.interp(share, *NEAR)
             near = (self.top < bottom + reach) & (self.bottom > top - reach)
             near &= (self.left < right + reach) & (self.right > left - reach)
-            if np.array_equal(chosen, chosen | near & piece):
+            if np.array_equal(chosen, chosen | near):
                 break
-            chosen |= near & piece
+            chosen |= near
         return chosen
 
     def box(self, chosen: Mask) -> tuple[int, int, int, int]:
