@@ -187,7 +187,7 @@ def on_black(grey: Grey) -> Grey | None:
         contrast = np.abs(turned - ground)
         if ground.any():
             contrast = contrast * 255 // max(1, contrast.max())
-        evened = contrast.astype(np.uint8)
+        evened: Grey = contrast.astype(np.uint8)
         return evened if turned is grey else evened.T
     return None
 
@@ -211,7 +211,7 @@ def is_about_centred(grey: Grey) -> bool:
         abs(m + 0.5 - n / 2) / n for m, n in zip(_centre_of_mass(grey), grey.shape, strict=True)
     )
     # Off the middle within its box: another place. Beyond the box: marks beside it.
-    return share > 0.45 and away < (0.09 if share <= BOX_SHARE + 0.04 else 0.18)
+    return bool(share > 0.45 and away < (0.09 if share <= BOX_SHARE + 0.04 else 0.18))
 
 
 def centre(coverage: Grey, extent: tuple[int, int, int, int], size: tuple[int, int]) -> Grey:

@@ -494,6 +494,8 @@ def mixed(random: Random) -> Recipe:
         if recipe.paper != start.paper:  # as a photo's, which is grey
             changed.pop("paper", None)
         recipe = _with(recipe, changed)
+    if recipe.digit < 0.2:  # else too little is left of it
+        recipe = replace(recipe, digit=random.uniform(0.12, 0.2))
     if recipe.border:  # which must not lie on the digit
         place = (
             float(np.clip(recipe.place[0], 0.25, 0.75)),
