@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 Grey = NDArray[np.uint8]  # (H, W)
 
@@ -20,12 +21,14 @@ def without_edges(grey: Grey, thumbnail: bool) -> Grey:
     height, width = grey.shape
     if thumbnail or min(height, width) < 20:
         return grey
-    inner = grey[height // 8 : -(height // 8) : 3, width // 8 : -(width // 8) : 3].ravel()
-    page = np.sort(inner)[len(inner) // 2]
-    if not any(
-        np.mean(np.abs(side.astype(np.int16) - page) > 64) > 0.9
-        for side in (grey[0], grey[-1], grey[:, 0], grey[:, -1])
-    ):
+    inner = np.sort(
+        grey[height // 8 : -(height // 8) : 4, width // 8 : -(width // 8) : 4], axis=None
+    )
+    page = int(inner[len(inner) // 2])
+    for side in (grey[0], grey[-1], grey[:, 0], grey[:, -1]):
+        if np.count_nonzero(np.abs(side.astype(np.int16) - page) > 64) > 0.9 * len(side):
+            break
+    else:
         return grey
     for _ in range(4):
         length = grey.shape[1]
@@ -45,51 +48,59 @@ def without_edges(grey: Grey, thumbnail: bool) -> Grey:
 def evenly_lit(grey: Grey) -> Grey:
     """Divided by a smooth fall of light over the picture, where there is one."""
     height, width = grey.shape
-    rows, columns = min(height, 16), min(width, 16)
-    if rows < 8 or columns < 8:
+    if min(height, width) < CELLS:
         return grey
-    tall, wide = height // rows, width // columns
-    cells = grey[: rows * tall, : columns * wide].reshape(rows, tall, columns, wide)
-    level = cells.astype(np.float32).mean(axis=(1, 3)).ravel()
-    y = np.linspace(-1, 1, rows, dtype=np.float32)[:, None] + np.zeros(columns, np.float32)
-    x = np.linspace(-1, 1, columns, dtype=np.float32) + np.zeros((rows, 1), np.float32)
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)
-    before = float(np.median(np.abs(level - np.median(level))))
+    small = Image.fromarray(grey).resize((CELLS, CELLS), Image.Resampling.BOX)
+    level = np.asarray(small).ravel().astype(np.float32)
+    before = _usual(np.abs(level - _usual(level)))
     if before < 3:
         return grey
-    weight = np.ones_like(level)
-    for _ in range(4):
-        weighted = terms * weight[:, None]
-        fit = terms @ np.linalg.solve(
-            weighted.T @ terms + 1e-3 * np.eye(6, dtype=np.float32), weighted.T @ level
-        )
+    weight: NDArray[np.floating] = np.ones_like(level)
+    for _ in range(4):  # pixels far from the surface count little: ink, and shadows with edges
+        weighted = (TERMS * weight[:, None]).T
+        surface = np.linalg.solve(weighted @ TERMS + RIDGE, weighted @ level)
+        fit = TERMS @ surface
         off = np.abs(level - fit)
-        after = float(np.median(off))
+        after = _usual(off)
         weight = 1 / (1 + (off / max(1.0, 2 * after)) ** 2) ** 2
     if after > 0.25 * before or fit.min() < 16:
         return grey
-    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
-    x = np.linspace(-1, 1, width, dtype=np.float32)
-    c = np.linalg.solve(weighted.T @ terms + 1e-3 * np.eye(6, dtype=np.float32), weighted.T @ level)
-    light = (c[0] + c[1] * x + c[3] * x * x) + y * (c[2] + c[4] * x + c[5] * y)
-    brightest = float(fit.max())
-    even: Grey = (grey * (brightest / light.clip(16))).clip(0, 255).astype(np.uint8)
+    light = _terms(height, width) @ surface
+    bright = grey.ravel() * (float(fit.max()) / light.clip(16))
+    even: Grey = bright.clip(0, 255).astype(np.uint8).reshape(height, width)
     return even
+
+
+def _usual(values: NDArray[np.floating]) -> float:
+    return float(np.sort(values)[len(values) // 2])
+
+
+def _terms(height: int, width: int) -> NDArray[np.float32]:
+    """Terms of a quadratic surface at each pixel (H * W, 6)."""
+    y = np.repeat(np.linspace(-1, 1, height, dtype=np.float32), width)
+    x = np.tile(np.linspace(-1, 1, width, dtype=np.float32), height)
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
+
+
+# Cells along each side that the fall of light is fitted to.
+CELLS = 16
+TERMS = _terms(CELLS, CELLS)
+RIDGE = np.float32(1e-3) * np.eye(6, dtype=np.float32)
 
 
 def denoised(grey: Grey) -> tuple[Grey, float]:
     """Smoothed where there is noise, and the deviation of what is left of it."""
     if grey.shape[1] < 3 or grey.shape[0] < 3:
         return grey, 0.0
-    steps = np.maximum(grey[:, 1:], grey[:, :-1]) - np.minimum(grey[:, 1:], grey[:, :-1])
-    counts = np.bincount(steps.ravel(), minlength=256).cumsum()
-    noise = float(np.searchsorted(counts, counts[-1] * 0.5)) / 0.954
+    one, other = grey[::2, 1:], grey[::2, :-1]
+    steps = np.sort((np.maximum(one, other) - np.minimum(one, other))[:, ::2], axis=None)
+    noise = float(steps[len(steps) // 2]) / 0.954  # of a difference, the median's share
     if noise < NOISE:
         return grey, noise
-    wide = np.pad(grey, 1, mode="edge").astype(np.uint16)
-    rows = wide[:-2] + 2 * wide[1:-1] + wide[2:]
-    smooth = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] + 8) >> 4
-    return smooth.astype(np.uint8), noise * 0.375
+    wide = grey.astype(np.uint16)
+    wide[1:-1] = (wide[:-2] + 2 * wide[1:-1] + wide[2:] + 2) >> 2
+    wide[:, 1:-1] = (wide[:, :-2] + 2 * wide[:, 1:-1] + wide[:, 2:] + 2) >> 2
+    return wide.astype(np.uint8), noise * 0.375
 
 
 def contrasts(grey: Grey, thumbnail: bool) -> Iterator[Grey]:
@@ -99,9 +110,7 @@ def contrasts(grey: Grey, thumbnail: bool) -> Iterator[Grey]:
     right polarity is the smoother one, and less was taken away for it.
     """
     height, width = grey.shape
-    even = np.pad(grey, ((0, height % 2), (0, width % 2)), mode="edge").astype(np.uint16)
-    half = even[::2] + even[1::2]
-    half = ((half[:, ::2] + half[:, 1::2] + 2) >> 2).astype(np.uint8)
+    half = np.asarray(Image.fromarray(grey).reduce(2))
     side = min(np.sqrt(half.size), 2 * min(half.shape))
     reach = max(2, round(WIDEST_LINE * side))
     padded = _padded(half, reach, thumbnail)
@@ -128,9 +137,16 @@ def _padded(grey: Grey, reach: int, thumbnail: bool) -> Grey:
     """Ground beyond the edges: their usual shade where they have one, else each pixel's own."""
     ring = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     shade = int(np.sort(ring)[len(ring) // 2])
-    if np.count_nonzero(np.abs(ring.astype(np.int16) - shade) < 26) > 0.8 * len(ring) or thumbnail:
-        return np.pad(grey, reach, constant_values=shade)
-    return np.pad(grey, reach, mode="edge")
+    height, width = grey.shape
+    padded = np.full((height + 2 * reach, width + 2 * reach), shade, np.uint8)
+    padded[reach:-reach, reach:-reach] = grey
+    usual = np.count_nonzero(np.maximum(ring, shade) - np.minimum(ring, shade) < 26)
+    if not thumbnail and usual < 0.8 * len(ring):
+        padded[reach:-reach, :reach] = grey[:, :1]
+        padded[reach:-reach, -reach:] = grey[:, -1:]
+        padded[:reach] = padded[reach]
+        padded[-reach:] = padded[-reach - 1]
+    return padded
 
 
 def _closed(grey: Grey, reach: int) -> Grey:
@@ -139,26 +155,21 @@ def _closed(grey: Grey, reach: int) -> Grey:
 
 
 def _highest(grey: Grey, reach: int) -> Grey:
-    """Largest value in a square window of odd side about each pixel."""
+    """Largest value in a square window of odd side about each pixel; (H, W), so is the result."""
     half = reach // 2
-    side = 2 * half + 1
-    for axis in (0, 1):
-        length = grey.shape[axis]
-        widths = ((half, half), (0, 0)) if axis == 0 else ((0, 0), (half, half))
-        best = np.pad(grey, widths)
-        covered = 1
-        while covered < side:
-            step = min(covered, side - covered)
-            if axis == 0:
-                best = np.maximum(best[:-step], best[step:])
-            else:
-                best = np.maximum(best[:, :-step], best[:, step:])
-            covered += step
-        assert best.shape[axis] == length
-        grey = best
-    return grey
+    height, width = grey.shape
+    best = np.zeros((height + 2 * half, width + 2 * half), np.uint8)
+    best[half : half + height, half : half + width] = grey
+    covered = 1
+    while covered <= 2 * half:  # windows as long as two of half the length, one after the other
+        step = min(covered, 2 * half + 1 - covered)
+        best = np.maximum(best[:-step], best[step:])
+        best = np.maximum(best[:, :-step], best[:, step:])
+        covered += step
+    return best
 
 
 def _variation(grey: Grey) -> int:
-    signed = grey.astype(np.int16)
-    return int(np.abs(np.diff(signed, axis=0)).sum() + np.abs(np.diff(signed, axis=1)).sum())
+    """Sum of the steps between neighbours."""
+    down, across = (grey[1:], grey[:-1]), (grey[:, 1:], grey[:, :-1])
+    return sum(int((np.maximum(*pair) - np.minimum(*pair)).sum()) for pair in (down, across))

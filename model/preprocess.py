@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageOps
 
 from model.config import Preprocessing
 from model.strokes import find_ink, line_width
@@ -22,6 +22,8 @@ WORKING_PIXELS = 128 * 128
 LEAST_PIXELS = 64 * 64
 # Pixels of the result that a line is wide, at least.
 THINNEST_LINE = 1.8
+# Difference of a pixel's components from which on a picture has colours.
+IS_COLOUR = [0] * 40 + [255] * 216
 # A digit smaller than this there, or drawn with a thinner pen, is looked at closer.
 FEWEST_PIXELS = 48
 THINNEST_PEN = 2.2
@@ -39,7 +41,8 @@ def prepare(picture: Image.Image, spec: Preprocessing) -> NDArray[np.uint8]:
     Returns: (1, spec.height, spec.width) uint8, light strokes on black; all black where the picture
     shows nothing.
     """
-    picture = ImageOps.exif_transpose(picture)
+    if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        picture = ImageOps.exif_transpose(picture)
     size = (spec.height, spec.width)
     if picture.size == size[::-1]:
         grey = _luminance(_opaque(picture))
@@ -137,19 +140,20 @@ def _luminance(picture: Image.Image) -> Grey:
     """Grey of mode L or RGB; of colours, along the line through them on which they differ most."""
     if picture.mode == "L":
         return np.asarray(picture)
-    pixels = np.asarray(picture)
-    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
-    if np.array_equal(red, green) and np.array_equal(green, blue):
-        return red
-    steps = np.diff(pixels.astype(np.float32), axis=0).reshape(-1, 3)
-    across = np.diff(pixels.astype(np.float32), axis=1).reshape(-1, 3)
-    spread = steps.T @ steps + across.T @ across
+    red, green, blue = picture.split()
+    tints = (ImageChops.difference(red, green), ImageChops.difference(green, blue))
+    if not any(tint.point(IS_COLOUR).getbbox() for tint in tints):
+        return np.asarray(picture.convert("L"))
+    pixels = np.asarray(picture).astype(np.float32)
+    spread = np.zeros((3, 3), np.float32)
+    for steps in (pixels[1::2] - pixels[:-1:2], pixels[:, 1::2] - pixels[:, :-1:2]):
+        steps = steps.reshape(-1, 3)
+        spread += steps.T @ steps
     direction = np.linalg.eigh(spread)[1][:, 2]
     # As much of luminance as there is in it comes out with luminance' sign.
     direction = direction * (np.sign(direction.sum()) or 1.0) / np.abs(direction).sum()
-    shift = -255 * direction.clip(max=0).sum()
-    grey: Grey = (pixels @ direction.astype(np.float32) + shift).clip(0, 255).astype(np.uint8)
-    return grey
+    matrix = (*direction.tolist(), -255 * float(direction.clip(max=0).sum()))
+    return np.asarray(picture.convert("L", matrix))
 
 
 def is_centred_digit(grey: Grey, size: tuple[int, int]) -> bool:
@@ -239,7 +243,9 @@ def centre(coverage: Grey, extent: tuple[int, int, int, int], size: tuple[int, i
 def _widened(coverage: Grey, scale: float) -> Grey:
     """Thin lines made as wide as MNIST's thin ones; `scale`: pixels of the result per pixel."""
     missing = round((THINNEST_LINE / scale - line_width(coverage)) / 2)
-    wide = np.pad(coverage, max(0, missing))
+    if missing < 1:
+        return coverage
+    wide = np.pad(coverage, missing)
     for step in range(missing):
         rows = np.maximum(np.maximum(wide[:-2], wide[1:-1]), wide[2:])
         middle = rows[:, 1:-1]
