@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,6 +17,9 @@ from app.predictor import Predictor
 from app.problems import KINDS, NOT_READY, RELOAD_FAILED, RequestError
 from app.settings import Settings
 from model.checkpoint import CheckpointError
+
+if TYPE_CHECKING:
+    from app.spans import Spans
 
 # What can be wrong with a checkpoint, an engine or the keys; each message is one sentence.
 UNUSABLE = (CheckpointError, EngineError, KeysError)
@@ -41,10 +45,15 @@ class Service:
     """
 
     def __init__(
-        self, settings: Settings, load: Callable[[Settings], Predictor], metrics: Metrics
+        self,
+        settings: Settings,
+        load: Callable[[Settings], Predictor],
+        metrics: Metrics,
+        spans: "Spans | None" = None,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
+        self._spans = spans
         self.keys = Keys.read(settings)
         self.draining = False
         self.reload: Callable[[], Awaitable[None]] = self._reload
@@ -131,6 +140,8 @@ class Service:
         for part in (*self._replaced, self._explainer, self._predictor):
             if part is not None:
                 await part.close()
+        if self._spans:
+            await asyncio.to_thread(self._spans.close)
 
     def _observe(self, predictor: Predictor) -> None:
         predictor.observe(self.metrics)

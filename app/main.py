@@ -39,7 +39,13 @@ def create_app(
         load: makes the predictor, ready to answer.
         metrics_folder: where the workers of one service share what they count; None: it is one.
     """
-    service = Service(settings or Settings(), load, Metrics(metrics_folder))
+    settings = settings or Settings()
+    spans = None
+    if settings.otlp_endpoint:
+        from app.spans import Spans  # of an optional extra
+
+        spans = Spans(settings.otlp_endpoint)
+    service = Service(settings, load, Metrics(metrics_folder), spans)
     # Swagger UI from the package, not from a CDN.
     app = FastAPIOffline(
         title="Perceiver Serve",
@@ -61,7 +67,7 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
         )
-    app.add_middleware(Observe, metrics=service.metrics)
+    app.add_middleware(Observe, metrics=service.metrics, spans=spans)
     app.add_middleware(Lifespan, service=service)
     for router in (
         admin.router,

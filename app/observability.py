@@ -5,6 +5,7 @@ import random
 import re
 import time
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +15,9 @@ from app.logs import REQUEST_ID, log_request
 from app.metrics import Metrics
 from app.predictor import Timing
 from app.traces import TraceContext, parse_traceparent
+
+if TYPE_CHECKING:
+    from app.spans import Spans
 
 _ID = re.compile(rb"[!-~]{1,128}")  # visible ASCII
 _STAGES = tuple(field.name for field in fields(Timing))
@@ -26,16 +30,22 @@ logger = logging.getLogger(__name__)
 class Observe:
     """ASGI middleware: names each request, times it, logs it, and answers for what it breaks."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, spans: "Spans | None" = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._spans = spans
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id, trace = _names(scope)
+        request_id, caller, tracestate = _names(scope)
+        span = None
+        trace = caller.child() if caller else None
+        if self._spans:
+            span = self._spans.start(scope["method"], caller, tracestate)
+            trace = span.place
         REQUEST_ID.set(request_id)
         state = scope.setdefault("state", {})
         status = 0
@@ -61,7 +71,9 @@ class Observe:
             problem = problems.describe(error, problems.instance_of(scope["path"]))
             await problems.respond(problem)(scope, receive, send_with_headers)
         finally:
-            self._tell(scope, request_id, trace, status, time.perf_counter() - started)
+            line = self._tell(scope, request_id, trace, status, time.perf_counter() - started)
+            if span is not None:
+                span.end(line, state.get("timing"))
 
     def _tell(
         self,
@@ -70,7 +82,8 @@ class Observe:
         trace: TraceContext | None,
         status: int,
         seconds: float,
-    ) -> None:
+    ) -> dict[str, str | float]:
+        """Counts and logs a request; the fields of its line."""
         state, method = scope["state"], scope["method"]
         route = getattr(scope.get("route"), "path", "") or NO_ROUTE
         line: dict[str, str | float] = {
@@ -92,6 +105,7 @@ class Observe:
         if trace is not None:
             line["trace_id"], line["span_id"] = trace.trace_id, trace.span_id
         log_request(line, failed=status >= 500 or not status)
+        return line
 
 
 def server_timing(timing: Timing | None, total: float) -> str:
@@ -101,20 +115,24 @@ def server_timing(timing: Timing | None, total: float) -> str:
     return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in stages.items())
 
 
-def _names(scope: Scope) -> tuple[str, TraceContext | None]:
-    """The request's id and its place in the caller's trace, if it has one.
+def _names(scope: Scope) -> tuple[str, TraceContext | None, str]:
+    """The request's id, the caller's place in a trace, if it has one, and its `tracestate`.
 
     The id is the caller's own if it is visible ASCII of bearable length, else a new one.
     """
     request_id: str | None = None
     traceparents: list[bytes] = []
+    tracestates: list[str] = []
     for name, value in scope["headers"]:
         if name == b"x-request-id" and request_id is None and _ID.fullmatch(value):
             request_id = str(value, "ascii")
         elif name == b"traceparent":
             traceparents.append(value)
+        elif name == b"tracestate":
+            tracestates.append(value.decode("latin-1"))
     caller = parse_traceparent(traceparents[0]) if len(traceparents) == 1 else None
     return (
         request_id or f"{random.getrandbits(128):032x}",
-        None if caller is None else caller.child(),
+        caller,
+        ",".join(tracestates),
     )

@@ -1,13 +1,16 @@
 """The service's settings: environment variables with the prefix PERCEIVER_, or flags."""
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.logs import LogFormat
+
+_EXPORTER = "opentelemetry.exporter.otlp.proto.http"
 
 
 class Settings(BaseSettings):
@@ -74,6 +77,22 @@ class Settings(BaseSettings):
     log_format: LogFormat = Field(
         "auto", description="auto (text on a terminal, else json), text or json"
     )
+    otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="collector of OpenTelemetry that traces go to, as http://127.0.0.1:4318",
+    )
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _spans_can_be_exported(cls, endpoint: str) -> str:
+        try:
+            missing = endpoint and importlib.util.find_spec(_EXPORTER) is None
+        except ModuleNotFoundError:  # not even the packages that would hold it
+            missing = True
+        if missing:
+            raise ValueError("traces need the extra 'otel', which is not installed")
+        return endpoint
 
     @model_validator(mode="after")
     def _one_batch_request_fits_the_queue(self) -> "Settings":
