@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
-from model.preprocess import load_upright
+from model.preprocess import DECODED_SIZE, load_upright
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 _SIGNATURES = {
@@ -73,14 +73,15 @@ class UnreadableImageError(ImageError):
     """The type is known, but the content is truncated or broken."""
 
 
-def decode(content: bytes, max_pixels: int) -> Image.Image:
+def decode(content: bytes, max_pixels: int, least: int = DECODED_SIZE) -> Image.Image:
     """Decodes the first frame of a picture and turns it upright, as its EXIF data asks.
 
-    A large JPEG is decoded at reduced size.
+    A large JPEG is decoded at reduced size; its whole size is in the result's `info["size"]`.
 
     Args:
         content: a whole file of one of `FORMATS`; its own bytes tell which.
         max_pixels: refused by its header, before decoding, where it has more.
+        least: pixels of the longer side that a reduced picture keeps.
 
     Raises:
         ImageError: one subclass per cause.
@@ -91,9 +92,12 @@ def decode(content: bytes, max_pixels: int) -> Image.Image:
     if name is None:
         raise UnsupportedImageError(f"the image is of none of the types read: {', '.join(FORMATS)}")
     try:
-        picture = Image.open(io.BytesIO(content), formats=[name])
-        _check_size(picture, max_pixels)
-        return load_upright(picture)
+        opened = Image.open(io.BytesIO(content), formats=[name])
+        _check_size(opened, max_pixels)
+        whole = opened.size
+        picture = load_upright(opened, least)
+        picture.info["size"] = _as_turned(whole, picture)
+        return picture
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -109,6 +113,11 @@ def is_tiny(content: bytes) -> bool:
         return False
     width, height = struct.unpack_from(">II", content, 16)
     return bool(width * height <= TINY_PIXELS)
+
+
+def _as_turned(size: tuple[int, int], picture: Image.Image) -> tuple[int, int]:
+    """The size, or width and height exchanged: whichever has the picture's proportions."""
+    return min((size, size[::-1]), key=lambda s: abs(s[0] * picture.height - s[1] * picture.width))
 
 
 def _format(content: bytes) -> str | None:

@@ -9,7 +9,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from app import problems
-from app.api import admin, explain, health, metadata, metrics, open_inference, page, predict
+from app.api import admin, explain, health, metadata, metrics, open_inference, page, predict, read
 from app.api.documentation import require_keys
 from app.api.shortcut import Shortcut
 from app.guard import Guard, is_open
@@ -73,6 +73,7 @@ def create_app(
         admin.router,
         predict.router,
         explain.router,
+        read.router,
         health.router,
         metadata.router,
         metrics.router,

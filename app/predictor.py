@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 # A computation this long is stuck: the largest batch takes a second or two on one slow core.
 STUCK_AFTER_S = 30.0
+
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +150,17 @@ class Predictor:
         """
         return await self._compute([_Prepared(image, 0.0, 0.0) for image in images], deadline)
 
+    async def in_decoder(
+        self, function: Callable[[Given], Made], given: Given, deadline: float
+    ) -> Made:
+        """The function's result, made by one of the threads that decode images.
+
+        Raises:
+            BatcherError: too many wait, the deadline passed, or `close` was called.
+        """
+        (result,) = await self._in_decoders(function, [given], deadline)
+        return result
+
     def observe(self, metrics: Metrics) -> None:
         """Counts there what it does from now on."""
         self._metrics = metrics
@@ -182,22 +198,28 @@ class Predictor:
     async def _prepare_all(
         self, images: Sequence[bytes], deadline: float
     ) -> list[_Prepared | ImageError]:
-        self._batcher.check_open()
-        if self._undecoded + len(images) > self._max_queue:
-            raise QueueFullError(f"{self._undecoded} images are waiting, as many as may")
         if len(images) == 1 and is_tiny(images[0]):
+            self._batcher.check_open()
             return [self._prepare(images[0])]
+        return await self._in_decoders(self._prepare, images, deadline)
+
+    async def _in_decoders(
+        self, function: Callable[[Given], Made], given: Sequence[Given], deadline: float
+    ) -> list[Made]:
+        self._batcher.check_open()
+        if self._undecoded + len(given) > self._max_queue:
+            raise QueueFullError(f"{self._undecoded} images are waiting, as many as may")
         loop = asyncio.get_running_loop()
-        self._undecoded += len(images)
+        self._undecoded += len(given)
         try:
             async with asyncio.timeout_at(deadline):
                 return await asyncio.gather(
-                    *(loop.run_in_executor(self._decoders, self._prepare, i) for i in images)
+                    *(loop.run_in_executor(self._decoders, function, item) for item in given)
                 )
         except TimeoutError:
             raise DeadlineExceededError("the image was not decoded in time") from None
         finally:
-            self._undecoded -= len(images)
+            self._undecoded -= len(given)
 
     async def _compute(
         self, prepared: Sequence[_Prepared], deadline: float

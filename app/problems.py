@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from app import batcher, engines, images
 from app.schemas import Problem
+from model.segment import TooManyMarksError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -101,6 +102,12 @@ UNREADABLE_IMAGE = Kind(
 HEAD_TOO_LARGE = Kind(
     "head-too-large", 431, "The request's head is too large", "Send fewer or shorter headers."
 )
+TOO_MANY_MARKS = Kind(
+    "too-many-marks",
+    422,
+    "The picture shows more than a number",
+    "Send the number alone, without the page around it.",
+)
 INTERNAL = Kind("internal", 500, "Internal error", "Report the X-Request-ID to the operator.")
 NO_EXPLANATIONS = Kind(
     "no-explanations",
@@ -125,6 +132,7 @@ _KIND_OF_ERROR: Mapping[type[Exception], Kind] = {
     images.TooManyPixelsError: TOO_MANY_PIXELS,
     images.UnreadableImageError: UNREADABLE_IMAGE,
     engines.NoExplanationsError: NO_EXPLANATIONS,
+    TooManyMarksError: TOO_MANY_MARKS,
     batcher.QueueFullError: QUEUE_FULL,
     batcher.ClosedError: NOT_READY,
     batcher.DeadlineExceededError: DEADLINE_EXCEEDED,
@@ -198,6 +206,7 @@ async def handle(request: Request, error: Exception) -> Response:
 
 
 HANDLED = (
+    TooManyMarksError,
     engines.NoExplanationsError,
     images.ImageError,
     batcher.BatcherError,

@@ -1,5 +1,6 @@
 """JSON bodies of the answers."""
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.explainer import Explanation
 from app.predictor import Prediction
+from app.reader import Number
 from model.checkpoint import Card
 
 _SEVEN: dict[str, JsonValue] = {
@@ -186,6 +188,93 @@ def _rows(values: NDArray[np.float32]) -> Map:
     """A map (H, W) to six decimals."""
     rows: Map = values.astype(np.float64).round(6).tolist()
     return rows
+
+
+class Box(BaseModel):
+    """Where a digit stands, in pixels of the upright picture, from its top left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @classmethod
+    def of(cls, box: tuple[float, float, float, float]) -> "Box":
+        """To a tenth of a pixel."""
+        x, y, width, height = (round(length, 1) for length in box)
+        return cls.model_construct(x=x, y=y, width=width, height=height)
+
+
+class BoxedReading(Reading):
+    """One digit of a number."""
+
+    box: Box
+
+
+class ReadLine(BaseModel):
+    """One line of a picture."""
+
+    text: str = Field(description="its digits, left to right")
+    confidence: float = Field(ge=0, le=1, description="the product of the digits' confidences")
+    digits: list[BoxedReading]
+
+
+class ReadAnswer(_FromModel):
+    """Answer of /read."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "text": "7",
+                "width": 120,
+                "height": 90,
+                "lines": [
+                    {
+                        "text": "7",
+                        "confidence": 0.9991,
+                        "digits": [
+                            {**_SEVEN, "box": {"x": 40.0, "y": 20.0, "width": 30.0, "height": 50.0}}
+                        ],
+                    }
+                ],
+                **_MODEL,
+            }
+        }
+    )
+
+    text: str = Field(description="all digits, the lines parted by a line feed")
+    width: int = Field(description="of the upright picture, in pixels")
+    height: int = Field(description="of the upright picture, in pixels")
+    lines: list[ReadLine] = Field(description="top to bottom; empty where no digits are found")
+
+    @classmethod
+    def of_number(cls, number: Number, card: Card) -> "ReadAnswer":
+        """As the answer tells it."""
+        lines = []
+        for line in number.lines:
+            digits = [
+                BoxedReading.model_construct(
+                    **dict(Reading.of(digit.prediction)),
+                    box=Box.of(digit.box),
+                )
+                for digit in line
+            ]
+            lines.append(
+                ReadLine.model_construct(
+                    text="".join(digit.label for digit in digits),
+                    confidence=math.prod(digit.confidence for digit in digits),
+                    digits=digits,
+                )
+            )
+        width, height = number.size
+        return cls.model_construct(
+            text="\n".join(line.text for line in lines),
+            width=width,
+            height=height,
+            lines=lines,
+            model=card.name,
+            version=card.version,
+        )
 
 
 class ItemError(BaseModel):

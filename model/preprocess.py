@@ -79,14 +79,14 @@ def _ink(picture: Image.Image) -> tuple[Grey, tuple[int, int, int, int]]:
     return ink.coverage, ink.box
 
 
-def load_upright(picture: Image.Image) -> Image.Image:
+def load_upright(picture: Image.Image, least: int = DECODED_SIZE) -> Image.Image:
     """Decodes an opened picture and turns it upright, as its EXIF data asks.
 
-    A large JPEG is decoded at reduced size, no smaller than `DECODED_SIZE`.
+    A large JPEG is decoded at reduced size, its longer side no smaller than `least`.
 
     Raises: what Pillow raises where the file is broken, which may be of any type.
     """
-    shrink = max(picture.size) // DECODED_SIZE
+    shrink = max(picture.size) // least
     if shrink > 1:
         picture.draft(None, (picture.width // shrink, picture.height // shrink))
     picture.load()

@@ -70,12 +70,29 @@ def find_ink(grey: Grey, thumbnail: bool = False) -> Ink | None:
             break
     if best is None:
         return None
-    own = _dilated(best.components.mask(best.chosen), 1)
+    own = dilated(best.components.mask(best.chosen), 1)
     softness = THUMBNAIL_RAMP if thumbnail else RAMP
     low, high = (min(255.0, best.level * share) for share in softness)
     ramp = (((GREYS - low) / (high - low)).clip(0, 1) * 255).astype(np.uint8)
     coverage = ramp[best.contrast] * own
     return Ink(coverage, best.components.box(best.chosen), line_width(coverage))
+
+
+def all_ink(grey: Grey) -> tuple[Grey, Mask]:
+    """All ink of a picture, ruled lines erased.
+
+    Returns: coverage, linear in the contrast, and where it is ink for certain.
+    """
+    grey, noise = denoised(evenly_lit(without_edges(grey, False)))
+    floor = max(FAINTEST, round(4 * noise))
+    contrast = _without_lines(next(iter(contrasts(grey, False))), floor)
+    peak = _peak(contrast)
+    if peak < floor:
+        return np.zeros_like(grey), np.zeros(grey.shape, np.bool_)
+    # Not hardened, as MNIST's strokes are not; but noise is no ink.
+    share = (contrast.astype(np.float32) - floor / 2) / max(1.0, peak - floor / 2)
+    coverage = (share.clip(0, 1) * 255).astype(np.uint8)
+    return coverage, contrast > max(round(peak * INK_LEVEL), floor // 2)
 
 
 def line_width(coverage: Grey) -> float:
@@ -99,7 +116,7 @@ def _find(contrast: Grey, floor: int, thumbnail: bool) -> _Found | None:
         found = _choose(contrast, level, Components(mask))
         if found is not None:
             break
-        contrast = np.where(_dilated(mask, 2), np.uint8(0), contrast)
+        contrast = np.where(dilated(mask, 2), np.uint8(0), contrast)
         peak = _peak(contrast)
     if found is None or thumbnail or found.size > SPECK * min(contrast.shape):
         return found
@@ -206,7 +223,7 @@ def _peak(contrast: Grey) -> int:
     return 255 - int(np.searchsorted(counts, max(2, contrast.size // 2000)))
 
 
-def _dilated(mask: Mask, reach: int) -> Mask:
+def dilated(mask: Mask, reach: int) -> Mask:
     """With all pixels within so many rows and columns of one that is set."""
     height, width = mask.shape
     wide = np.zeros((height + 2 * reach, width + 2 * reach), np.bool_)

@@ -1,0 +1,106 @@
+"""Numbers of several digits: find them in a picture, read each. No HTTP in here."""
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engines import EngineError
+from app.images import ImageError, decode
+from app.predictor import Prediction, Predictor, Timing
+from model.segment import Candidate, Marks, Piece, Segmentation, find_marks, judge, segment
+
+# Pixels of the longer side that a reduced JPEG keeps: a page has small digits.
+DETAIL = 1600
+# Candidates that take a place in the queue at a time, so that other requests get theirs.
+AT_ONCE = 64
+
+
+Attempt = tuple[Segmentation, list[Prediction], NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedDigit:
+    """One digit of a number."""
+
+    prediction: Prediction
+    box: tuple[float, float, float, float]  # x, y, width, height in pixels of the upright picture
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """What a picture says, line by line, each from left to right."""
+
+    size: tuple[int, int]  # width and height of the upright picture
+    lines: tuple[tuple[PlacedDigit, ...], ...]
+    timing: Timing
+
+
+async def read_number(
+    predictor: Predictor, image: bytes, max_pixels: int, deadline: float
+) -> Number:
+    """Reads all digits of a picture.
+
+    Marks that the model takes for one digit each are left whole; the others are cut where digits
+    may touch, and all that their pieces could be is read again.
+
+    Args:
+        predictor: that reads each digit.
+        image: a whole image file.
+        max_pixels: of the image, at most.
+        deadline: on the event loop's clock.
+
+    Raises:
+        ImageError: the bytes can't be read as an image.
+        TooManyMarksError: the picture shows more than a number.
+        BatcherError: too many wait, the deadline passed, or `Predictor.close` was called.
+        EngineError: the engine can't compute an image.
+    """
+    found = await predictor.in_decoder(lambda content: _find(content, max_pixels), image, deadline)
+    if isinstance(found, ImageError):
+        raise found
+    marks, size = found
+    spec = predictor.card.preprocessing
+
+    async def attempt(cut: Container[Piece]) -> Attempt:
+        segmentation = await predictor.in_decoder(
+            lambda cut: segment(marks, spec, cut), cut, deadline
+        )
+        predictions = await _predict(predictor, segmentation.candidates, deadline)
+        probabilities = np.array([prediction.probabilities for prediction in predictions])
+        novelty = np.array([prediction.novelty for prediction in predictions])
+        return segmentation, predictions, judge(segmentation.candidates, probabilities, novelty)
+
+    segmentation, predictions, costs = await attempt(())
+    doubtful = segmentation.doubtful(costs)
+    if doubtful:
+        segmentation, predictions, costs = await attempt(doubtful)
+    lines = tuple(
+        tuple(PlacedDigit(predictions[i], segmentation.candidates[i].box) for i in way)
+        for way in segmentation.best(costs)
+    )
+    slowest = Timing.slowest(prediction.timing for prediction in predictions)
+    return Number(size, lines, slowest or Timing(0.0, 0.0, 0.0, 0.0))
+
+
+def _find(image: bytes, max_pixels: int) -> tuple[Marks, tuple[int, int]] | ImageError:
+    try:
+        picture = decode(image, max_pixels, DETAIL)
+    except ImageError as error:
+        return error
+    size: tuple[int, int] = picture.info["size"]
+    return find_marks(picture, size), size
+
+
+async def _predict(
+    predictor: Predictor, candidates: Sequence[Candidate], deadline: float
+) -> list[Prediction]:
+    predictions: list[Prediction] = []
+    for start in range(0, len(candidates), AT_ONCE):
+        images = [candidate.pixels for candidate in candidates[start : start + AT_ONCE]]
+        for outcome in await predictor.predict_arrays(images, deadline):
+            if isinstance(outcome, EngineError):
+                raise outcome
+            predictions.append(outcome)
+    return predictions
