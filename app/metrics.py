@@ -89,6 +89,13 @@ CONFIDENCE = Figure(
     (),
     _SHARES,
 )
+NOVELTY = Figure(
+    "perceiver_prediction_novelty",
+    "histogram",
+    "How unlike what the model knows an image is; above 0.5 it is not recognized.",
+    (),
+    _SHARES,
+)
 MODEL = Figure(
     "perceiver_model_info",
     "gauge",
@@ -97,7 +104,7 @@ MODEL = Figure(
 )
 FIGURES = {
     figure.name: figure
-    for figure in (REQUESTS, REJECTED, STAGES, BATCHES, QUEUED, DIGITS, CONFIDENCE, MODEL)
+    for figure in (REQUESTS, REJECTED, STAGES, BATCHES, QUEUED, DIGITS, CONFIDENCE, NOVELTY, MODEL)
 }
 
 
@@ -119,6 +126,7 @@ class Metrics(Collector):
         self._queued = self._place(QUEUED)
         self._batches = self._place(BATCHES)
         self._confidence = self._place(CONFIDENCE)
+        self._novelty = self._place(NOVELTY)
         self._stages = [self._place(STAGES, stage) for stage in _STAGES]
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -140,6 +148,7 @@ class Metrics(Collector):
                 self._observe(place, _STAGE_SECONDS, seconds)
         self._values[self._place(DIGITS, prediction.label)] += 1
         self._observe(self._confidence, _SHARES, prediction.confidence)
+        self._observe(self._novelty, _SHARES, prediction.novelty)
 
     def batch(self, size: int) -> None:
         """Counts a batch that the engine computed."""

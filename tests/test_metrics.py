@@ -99,6 +99,8 @@ def test_each_request_counts_where_it_should(server: Server, client: httpx.Clien
     assert 1 <= more("perceiver_batch_size_count") <= 4
     assert more("perceiver_predictions_total", digit="7") == 4
     assert more("perceiver_prediction_confidence_count") == 4
+    assert more("perceiver_prediction_novelty_count") == 4
+    assert more("perceiver_prediction_novelty_bucket", le="0.5") == 4  # it is a digit
     assert more("perceiver_prediction_confidence_bucket", le="0.95") == 0
     assert value(after, "perceiver_queue_depth", worker="0") == 0
 

@@ -71,6 +71,7 @@ def test_health_and_metadata(client_of_triton: triton.InferenceServerClient):
     assert shapes["picture"] == [-1]
     assert shapes["probabilities"] == [-1, 10]
     assert shapes["digit"] == [-1]
+    assert shapes["novelty"] == [-1]
 
 
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
@@ -101,8 +102,14 @@ def test_infer(
         assert ("data" in result.get_output(name)) != binary
     probabilities = result.as_numpy("probabilities")
     assert probabilities.dtype == np.float32
+    novelty = result.as_numpy("novelty")
+    assert novelty.dtype == np.float32
+    assert 0 <= novelty.min() <= novelty.max() <= 1
+    assert (novelty <= 0.5).mean() > 0.9
     files = [("files", encode(image)) for image in IMAGES[:count]]
     truth = client.post("/predict/batch", files=files).json()["predictions"]
+    told = [prediction["novelty"] for prediction in truth]
+    np.testing.assert_allclose(novelty, told, atol=1e-3)
     expected = [prediction["probabilities"] for prediction in truth]
     np.testing.assert_allclose(probabilities, expected, atol=1e-4)
     assert result.as_numpy("digit").tolist() == probabilities.argmax(axis=1).tolist()

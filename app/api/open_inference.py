@@ -87,6 +87,7 @@ def outputs_of(card: Card) -> tuple[TensorSpec, ...]:
     return (
         TensorSpec("probabilities", "FP32", (-1, len(card.labels))),
         TensorSpec("digit", "INT64", (-1,)),
+        TensorSpec("novelty", "FP32", (-1,)),
     )
 
 
@@ -264,7 +265,7 @@ _BODY: dict[str, Any] = {
     openapi_extra={**_MODEL_VERSION, **_BODY},
 )
 async def infer(request: Request) -> Response:
-    """Probabilities and digit of each image; one that can't be read fails the request."""
+    """Probabilities, digit and novelty of each image; one that can't be read fails the request."""
     service = Service.of(request)
     predictor, settings = _predictor(request), service.settings
     reader = Reader(inputs_of(predictor.card), outputs_of(predictor.card), settings.max_files)
@@ -378,6 +379,7 @@ def _arrays(predictions: Sequence[Prediction]) -> dict[str, NDArray[Any]]:
     return {
         "probabilities": np.array([p.probabilities for p in predictions]),
         "digit": np.array(digits),
+        "novelty": np.array([p.novelty for p in predictions]),
     }
 
 
