@@ -12,6 +12,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app import problems
+from app.metrics import Metrics
 from app.problems import RequestError
 from app.settings import Settings
 
@@ -59,6 +60,7 @@ class Connection(HttpToolsProtocol):
     """
 
     limits: ConnectionLimits
+    metrics: Metrics
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -154,13 +156,14 @@ class Connection(HttpToolsProtocol):
             response = problems.respond(problem, headers)
             head = [b"HTTP/1.1 %d %s" % (kind.status, HTTPStatus(kind.status).phrase.encode())]
             head += [b"%s: %s" % header for header in response.raw_headers]
+            self.metrics.rejected(kind.slug)
             self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
         self.transport.close()
 
 
-def limited(limits: ConnectionLimits) -> type[Connection]:
-    """The protocol class with these limits, for uvicorn."""
-    return type("LimitedConnection", (Connection,), {"limits": limits})
+def limited(limits: ConnectionLimits, metrics: Metrics) -> type[Connection]:
+    """The protocol class with these limits, for uvicorn; what it refuses is counted."""
+    return type("LimitedConnection", (Connection,), {"limits": limits, "metrics": metrics})
 
 
 def sweep(connections: Iterable[Any], now: float) -> None:

@@ -57,7 +57,7 @@ class Server(uvicorn.Server):
     ) -> None:
         config = uvicorn.Config(
             app,
-            http=limited(ConnectionLimits.of(settings)),
+            http=limited(ConnectionLimits.of(settings), service.metrics),
             ws="none",
             lifespan="on",
             log_config=configuration(settings.log_format),

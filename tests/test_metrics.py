@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -70,6 +71,9 @@ def test_each_request_counts_where_it_should(server: Server, client: httpx.Clien
     client.post("/v2/models/other/infer", content=b"{}")
     client.request("PROPFIND", "/health")
     client.get("/nowhere")
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+        connection.sendall(b"no HTTP\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
     after = scrape(server.url)
 
     def more(name: str, **labels: str) -> float:
@@ -91,6 +95,7 @@ def test_each_request_counts_where_it_should(server: Server, client: httpx.Clien
     assert more(REJECTED, reason="model-not-found") == 1
     assert more(REJECTED, reason="method-not-allowed") == 1
     assert more(REJECTED, reason="not-found") == 1
+    assert more(REJECTED, reason="malformed-request") == 1  # it got to no route
     assert value(after, REJECTED, reason="queue-full") == 0
     assert (REJECTED, frozenset({("reason", "queue-full")})) in after
     for stage in ("decode", "preprocess", "queue", "infer"):
