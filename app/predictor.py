@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.batcher import Batcher, DeadlineExceededError, QueueFullError
-from app.engines import Engine, EngineError, create_engine
+from app.engines import Engine, EngineError, create_engine, prove
 from app.images import ImageError, decode, is_tiny
 from app.metrics import Metrics
 from app.settings import Settings
@@ -281,10 +281,11 @@ def load_predictor(settings: Settings, checkpoint: Checkpoint | None = None) -> 
 
     Raises:
         CheckpointError: the checkpoint is missing or broken.
-        EngineError: the engine or device can't be had, or can't compute.
+        EngineError: the engine or device can't be had, or does not compute what it should.
     """
     checkpoint = checkpoint or read_checkpoint(settings.weights)
     engine = create_engine(checkpoint, settings.engine, settings.device, settings.threads)
+    prove(engine, checkpoint)
     predictor = Predictor(checkpoint.card, engine, settings)
     predictor.warm_up([1, settings.max_batch])
     return predictor

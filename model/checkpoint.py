@@ -26,6 +26,7 @@ from model.config import PerceiverConfig, Preprocessing, TrainConfig, explain
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 ONNX_FILE = "model.onnx"
+SELF_CHECK_FILE = "selfcheck.npz"  # images, and what an engine must make of them
 EXPLAIN_FILE = "explain.onnx"  # tells where the model looks; takes its arrays from WEIGHTS_FILE
 
 NOVELTY_PREFIX = "novelty."  # of the novelty head's arrays in WEIGHTS_FILE
@@ -123,6 +124,7 @@ class Checkpoint:
     weights: bytes  # model.safetensors
     onnx: bytes  # model.onnx
     explain_onnx: bytes | None = None  # explain.onnx; early checkpoints lack it
+    self_check: bytes | None = None  # selfcheck.npz; early checkpoints lack it
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -144,13 +146,15 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             weights, onnx = (
                 _read_verified(folder, name, card) for name in (WEIGHTS_FILE, ONNX_FILE)
             )
-            has_explain = EXPLAIN_FILE in card.files
-            explain_onnx = _read_verified(folder, EXPLAIN_FILE, card) if has_explain else None
+            explain_onnx, self_check = (
+                _read_verified(folder, name, card) if name in card.files else None
+                for name in (EXPLAIN_FILE, SELF_CHECK_FILE)
+            )
         except CheckpointError:
             if _read(folder, CARD_FILE) == raw_card:
                 raise
             continue  # the folder was replaced between two reads: read the new one
-        return Checkpoint(folder, card, weights, onnx, explain_onnx)
+        return Checkpoint(folder, card, weights, onnx, explain_onnx, self_check)
 
 
 def read_files(checkpoint: Checkpoint) -> dict[str, bytes]:

@@ -4,7 +4,9 @@
 """
 
 import argparse
+import io
 import logging
+import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ from model.checkpoint import (
     EXPLAIN_FILE,
     NOVELTY_PREFIX,
     ONNX_FILE,
+    SELF_CHECK_FILE,
     WEIGHTS_FILE,
     Checkpoint,
     CheckpointError,
@@ -32,6 +35,7 @@ from model.checkpoint import (
     write_checkpoint,
 )
 from model.config import Preprocessing
+from model.inference import FoldedPerceiver
 from model.novelty import NoveltyHead
 from model.perceiver import Perceiver
 
@@ -50,6 +54,7 @@ class PixelClassifier(nn.Module):
     def __init__(self, perceiver: Perceiver, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.perceiver = perceiver
+        self.preprocessing = preprocessing
         self.scale = 1 / (255 * preprocessing.std)
         self.offset = -preprocessing.mean / preprocessing.std
 
@@ -62,15 +67,19 @@ class PixelClassifier(nn.Module):
         """Pixels (B, C, H, W) -> mean over the latents after each block, (B, depth, D)."""
         return self.perceiver.summaries(self.normalise(images))
 
+    def classify(self, summaries: Tensor) -> Tensor:
+        """Summaries (B, depth, D) -> logits (B, classes)."""
+        return self.perceiver.classify(summaries)
+
     def normalise(self, images: Tensor) -> Tensor:
         """Pixels -> the Perceiver's input, float32 of the same shape."""
         return images.float() * self.scale + self.offset
 
 
 class Recognizer(nn.Module):
-    """What an engine runs: the classifier, and how unlike a digit each image is."""
+    """The classifier, and how unlike a digit each image is."""
 
-    def __init__(self, classifier: PixelClassifier, novelty: NoveltyHead) -> None:
+    def __init__(self, classifier: PixelClassifier | FoldedPerceiver, novelty: NoveltyHead) -> None:
         super().__init__()
         self.classifier = classifier
         self.novelty = novelty
@@ -85,7 +94,21 @@ class Recognizer(nn.Module):
         novelty = self.novelty(summaries)
         blank = images.amax(dim=(1, 2, 3)) == 0
         novelty = torch.where(blank, torch.ones_like(novelty), novelty)
-        return self.classifier.perceiver.classify(summaries), novelty
+        return self.classifier.classify(summaries), novelty
+
+
+def folded(recognizer: Recognizer) -> Recognizer:
+    """What an engine runs: the same function with its constants worked out."""
+    classifier = plain_classifier(recognizer)
+    perceiver = FoldedPerceiver(classifier.perceiver, classifier.preprocessing)
+    return Recognizer(perceiver, recognizer.novelty).eval()
+
+
+def plain_classifier(recognizer: Recognizer) -> PixelClassifier:
+    """The classifier of a recognizer that is not folded."""
+    if not isinstance(recognizer.classifier, PixelClassifier):
+        raise TypeError("the recognizer is folded")
+    return recognizer.classifier
 
 
 class PixelExplainer(nn.Module):
@@ -111,15 +134,38 @@ def exported_files(recognizer: Recognizer) -> dict[str, bytes]:
     return {
         WEIGHTS_FILE: weights,
         ONNX_FILE: export_onnx(recognizer),
-        EXPLAIN_FILE: export_explain_onnx(recognizer.classifier, weights),
+        EXPLAIN_FILE: export_explain_onnx(plain_classifier(recognizer), weights),
+        SELF_CHECK_FILE: self_check(recognizer),
     }
+
+
+def self_check(recognizer: Recognizer) -> bytes:
+    """Images and what the recognizer makes of them, which each engine must meet at its start.
+
+    An .npz of `images` uint8 (B, C, H, W), `logits` float32 (B, classes), `novelty` float32 (B,):
+    noise from sparse to dense, a step, and nothing at all.
+    """
+    perceiver = plain_classifier(recognizer).perceiver
+    shape = (perceiver.num_channels, *perceiver.input_shape)
+    generator = np.random.default_rng(0)
+    images: list[NDArray[Any]] = [
+        generator.integers(0, 256, shape) * (generator.random(shape) < share)
+        for share in (0.02, 0.1, 0.3, 1.0)
+    ]
+    images += [np.arange(math.prod(shape)).reshape(shape) % 256, np.zeros(shape)]
+    pixels = np.stack(images).astype(np.uint8)
+    with torch.inference_mode():
+        logits, novelty = recognizer(torch.from_numpy(pixels))
+    file = io.BytesIO()
+    np.savez_compressed(file, images=pixels, logits=logits.numpy(), novelty=novelty.numpy())
+    return file.getvalue()
 
 
 def pack_weights(recognizer: Recognizer) -> bytes:
     """The content of model.safetensors: the Perceiver's arrays, and the novelty head's."""
     novelty = recognizer.novelty.state_dict()
     return safetensors.torch.save(
-        recognizer.classifier.perceiver.state_dict()
+        plain_classifier(recognizer).perceiver.state_dict()
         | {f"{NOVELTY_PREFIX}{name}": array for name, array in novelty.items()}
     )
 
@@ -155,8 +201,10 @@ def export_onnx(recognizer: Recognizer) -> bytes:
     Raises:
         ExportError: ONNX Runtime's outputs differ from PyTorch's by more than `PARITY_TOLERANCE`.
     """
-    pixels = _random_pixels(recognizer.classifier.perceiver)
-    content = bytes(_onnx_model(recognizer, pixels, ["logits", "novelty"]).SerializeToString())
+    pixels = _random_pixels(plain_classifier(recognizer).perceiver)
+    content = bytes(
+        _onnx_model(folded(recognizer), pixels, ["logits", "novelty"]).SerializeToString()
+    )
     _check("outputs of the ONNX graph", parity(recognizer, content, pixels.numpy()))
     return content
 

@@ -4,13 +4,17 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from app.engines import EngineError, choose_engine, create_engine
+from app.engines import EngineError, choose_engine, create_engine, prove
+from app.engines.torch_engine import PaddedBatch
 from model.checkpoint import Checkpoint
+from model.export import folded, load_recognizer
 from tests.conftest import ROOT
 
 
@@ -65,3 +69,34 @@ def test_onnxruntime_tells_its_makers_nothing(checkpoint: Checkpoint, tmp_path: 
     environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
     subprocess.run(command, cwd=ROOT, env=environment | {"HOME": str(tmp_path)}, check=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_engine_that_computes_something_else_is_refused(checkpoint: Checkpoint):
+    engine = create_engine(checkpoint, "onnxruntime", "cpu", threads=1)
+    prove(engine, checkpoint)
+    with np.load(BytesIO(checkpoint.self_check)) as arrays:
+        stored = dict(arrays)
+    for name in ("logits", "novelty"):
+        file = BytesIO()
+        np.savez(file, **stored | {name: stored[name] + 0.01})
+        with pytest.raises(EngineError, match=f"self-check: {name} are off by 0.01"):
+            prove(engine, replace(checkpoint, self_check=file.getvalue()))
+    engine.compute = None
+    with pytest.raises(EngineError, match="self-check"):
+        prove(engine, checkpoint)
+
+
+def test_half_precision_in_padded_batches_reads_the_same(
+    checkpoint: Checkpoint, digits: tuple[np.ndarray, np.ndarray]
+):
+    """What the engine does on CUDA but for the graphs, which need one."""
+    images = digits[0][:, None]
+    recognizer = load_recognizer(checkpoint)
+    with torch.inference_mode():
+        expected = recognizer(torch.from_numpy(images))[0].numpy()
+        batch = PaddedBatch(folded(recognizer).half(), 128, images.shape[1:], "cpu")
+        parts = [batch.compute(part) for part in np.array_split(images, 9)]
+    actual = np.concatenate([part.logits for part in parts])
+    assert actual.dtype == np.float32
+    assert np.abs(actual - expected).max() < 0.05
+    assert (actual.argmax(axis=1) == expected.argmax(axis=1)).all()

@@ -33,6 +33,7 @@ class MoodyEngine:
     name: EngineName = "onnxruntime"
     device = "cpu"
     concurrency = 1
+    tolerance = 0.0
 
     def __init__(self) -> None:
         self.batches: list[int] = []

@@ -4,6 +4,7 @@ Only this folder knows which runtime computes; a runtime is imported when it is 
 """
 
 import importlib.util
+import io
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -35,11 +36,13 @@ class Engine(Protocol):
 
     Attributes:
         concurrency: threads that may be in `compute` at the same time.
+        tolerance: how far its outputs may be from those of exact arithmetic.
     """
 
     name: EngineName
     device: str
     concurrency: int
+    tolerance: float
 
     def compute(self, images: NDArray[np.uint8]) -> Outputs:
         """Pixels (B, C, H, W) -> what the model says of each image."""
@@ -114,6 +117,30 @@ def create_engine(checkpoint: Checkpoint, engine: str, device: str, threads: int
     from app.engines.onnxruntime_engine import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(checkpoint, threads)
+
+
+def prove(engine: Engine, checkpoint: Checkpoint) -> None:
+    """Makes sure that an engine computes what the checkpoint's model should; in a batch and alone.
+
+    Raises:
+        EngineError: it can't compute, or its outputs are off by more than its tolerance.
+    """
+    if checkpoint.self_check is None:
+        return
+    with np.load(io.BytesIO(checkpoint.self_check)) as arrays:
+        images, expected = arrays["images"], Outputs(arrays["logits"], arrays["novelty"])
+    where = f"the {engine.name} engine on {engine.device} fails its self-check"
+    for rows in (slice(None), slice(1)):
+        try:
+            actual = engine.compute(images[rows])
+        except Exception as error:
+            raise EngineError(f"{where}: {error}") from error
+        for name, ours, theirs in zip(Outputs._fields, actual, expected, strict=True):
+            difference = float(np.abs(ours - theirs[rows]).max())
+            if not difference <= engine.tolerance:  # nor NaN
+                raise EngineError(
+                    f"{where}: {name} are off by {difference:.2g}, more than {engine.tolerance}"
+                )
 
 
 def _installed(engine: EngineName) -> EngineName:

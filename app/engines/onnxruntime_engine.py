@@ -15,12 +15,13 @@ class OnnxRuntimeEngine:
 
     name: EngineName = "onnxruntime"
     device = "cpu"
+    tolerance = 1e-3
 
     def __init__(self, checkpoint: Checkpoint, threads: int) -> None:
         # A core is left to the event loop, which feeds them.
         self.concurrency = max(1, threads - 1)
         self._checkpoint = checkpoint
-        self._session = _session(checkpoint.folder / ONNX_FILE, checkpoint.onnx, _options(threads))
+        self._session = _session(checkpoint.folder / ONNX_FILE, checkpoint.onnx, _options())
 
     def compute(self, images: NDArray[np.uint8]) -> Outputs:
         """Pixels (B, C, H, W) -> what the model says of each image."""
@@ -39,7 +40,7 @@ class OnnxRuntimeExplainingEngine:
         if checkpoint.explain_onnx is None:
             raise NoExplanationsError(f"there is no {path}: `python -m model.export` makes it")
         arrays = explain_weights(checkpoint.weights)
-        options = _options(threads=1)
+        options = _options()
         options.add_external_initializers(
             list(arrays), [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in arrays.values()]
         )
@@ -58,13 +59,12 @@ class OnnxRuntimeExplainingEngine:
         return result
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def _options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    # One thread per computation, several computations at once: no thread waits for another.
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
-    # Threads that spin on between requests take the cores that decode the next ones.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 
