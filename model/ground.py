@@ -12,6 +12,8 @@ Grey = NDArray[np.uint8]  # (H, W)
 WIDEST_LINE = 0.36
 # Of the area that is called ink, against the length of the edges that are left in the ground.
 AREA_COST = 1.5
+# How much darker than the page an edge beside it is within five pixels.
+SHARP = 40
 # Deviation of the noise that is smoothed.
 NOISE = 3
 
@@ -39,8 +41,12 @@ def without_edges(grey: Grey, thumbnail: bool) -> Grey:
             depth = np.where(beside.all(axis=1), deepest, beside.argmin(axis=1))
             # A wider fall into darkness is no edge; nor is a stroke that runs out of the picture.
             if np.median(depth) < deepest:
-                inside = np.maximum(np.arange(length), np.minimum(depth + 2, length - 1)[:, None])
-                grey = np.take_along_axis(grey, inside, axis=1)
+                page_at = np.minimum(depth + 2, length - 1)[:, None]
+                dark_at = np.maximum(depth - 2, 0)[:, None]
+                ends = np.take_along_axis(grey, np.hstack([page_at, dark_at]), axis=1)
+                if np.median(np.abs(np.diff(ends.astype(np.int16)))) > SHARP:
+                    inside = np.maximum(np.arange(length), page_at)
+                    grey = np.take_along_axis(grey, inside, axis=1)
         grey = np.rot90(grey)
     return np.ascontiguousarray(grey)
 
@@ -124,13 +130,16 @@ def contrasts(grey: Grey, thumbnail: bool) -> Iterator[Grey]:
         )
     ]
     for ink_is_dark in (True, False) if costs[0] <= costs[1] else (False, True):
-        ground = (light if ink_is_dark else dark).repeat(2, 0).repeat(2, 1)[:height, :width]
-        if not ink_is_dark:
+        ground = light if ink_is_dark else dark
+        # Light multiplies, so what counts of dark ink is the share of light that it swallows.
+        gain = 255 / np.maximum(ground, 40).astype(np.float32) if ink_is_dark else None
+        ground = ground.repeat(2, 0).repeat(2, 1)[:height, :width]
+        if gain is None:
             yield np.maximum(grey, ground) - ground
-            continue
-        difference = (ground - np.minimum(grey, ground)).astype(np.uint16)
-        # Light multiplies, so what counts is the share of it that the ink swallows.
-        yield (difference * 255 // np.maximum(ground, 40)).clip(0, 255).astype(np.uint8)
+        else:
+            gain = gain.repeat(2, 0).repeat(2, 1)[:height, :width]
+            gain *= ground - np.minimum(grey, ground)
+            yield np.minimum(gain, 255).astype(np.uint8)
 
 
 def _padded(grey: Grey, reach: int, thumbnail: bool) -> Grey:

@@ -25,7 +25,7 @@ THINNEST_LINE = 1.8
 # Difference of a pixel's components from which on a picture has colours.
 IS_COLOUR = [0] * 40 + [255] * 216
 # A digit smaller than this there, or drawn with a thinner pen, is looked at closer.
-FEWEST_PIXELS = 48
+FEWEST_PIXELS = 40
 THINNEST_PEN = 2.2
 # Rows or columns at each edge that MNIST's digits never reach, less those that damage may take.
 MARGIN = 3
@@ -62,7 +62,7 @@ def _ink(picture: Image.Image) -> tuple[Grey, tuple[int, int, int, int]]:
     if ink is None:
         return np.zeros((1, 1), np.uint8), (0, 1, 0, 1)
     top, bottom, left, right = ink.box
-    size = max(bottom - top, right - left)
+    size = ink.size
     if scale > 1 and (size < FEWEST_PIXELS or ink.line < THINNEST_PEN):
         around = max(8, size // 2)
         part = picture.crop(
@@ -73,8 +73,10 @@ def _ink(picture: Image.Image) -> tuple[Grey, tuple[int, int, int, int]]:
                 min(picture.height, round((bottom + around) * scale)),
             )
         )
-        closer = find_ink(to_grey(part, 2 * WORKING_PIXELS)[0])
-        if closer is not None:
+        grey, nearer = to_grey(part, 2 * WORKING_PIXELS)
+        closer = find_ink(grey)
+        # The same digit, not something beside it.
+        if closer is not None and 0.6 < closer.size * nearer / (size * scale) < 1.7:
             ink = closer
     return ink.coverage, ink.box
 
@@ -140,7 +142,7 @@ def _luminance(picture: Image.Image) -> Grey:
     """Grey of mode L or RGB; of colours, along the line through them on which they differ most."""
     if picture.mode == "L":
         return np.asarray(picture)
-    red, green, blue = picture.split()
+    red, green, blue = picture.reduce(2).split()
     tints = (ImageChops.difference(red, green), ImageChops.difference(green, blue))
     if not any(tint.point(IS_COLOUR).getbbox() for tint in tints):
         return np.asarray(picture.convert("L"))

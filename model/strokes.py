@@ -42,6 +42,12 @@ class Ink:
     box: tuple[int, int, int, int]  # top, bottom, left, right; ends exclusive
     line: float  # mean width of the digit's line, pixels
 
+    @property
+    def size(self) -> int:
+        """The box' longer side."""
+        top, bottom, left, right = self.box
+        return max(bottom - top, right - left)
+
 
 @dataclass(frozen=True)
 class _Found:
@@ -55,6 +61,12 @@ class _Found:
     def size(self) -> int:
         top, bottom, left, right = self.components.box(self.chosen)
         return max(bottom - top, right - left)
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is more than a straight line along an axis."""
+        top, bottom, left, right = self.components.box(self.chosen)
+        return min(bottom - top, right - left) > self.size / 5
 
 
 def find_ink(grey: Grey, thumbnail: bool = False) -> Ink | None:
@@ -122,7 +134,7 @@ def _find(contrast: Grey, floor: int, thumbnail: bool) -> _Found | None:
         return found
     level = max(round(peak * FAINT_LEVEL), floor)
     fainter = _choose(contrast, level, Components(contrast > level))
-    if fainter is not None and fainter.free == 1 and fainter.size > 3 * found.size:
+    if fainter is not None and fainter.free == 1 and fainter.size > 3 * found.size and fainter.wide:
         return fainter
     return found
 
@@ -133,9 +145,11 @@ def _choose(contrast: Grey, level: int, parts: Components) -> _Found | None:
         return None
     height, width = parts.bottom - parts.top, parts.right - parts.left
     size, short = np.maximum(height, width), np.minimum(height, width)
-    free = (1 - 1.2 * parts.contact / (height + width)).clip(0.01, 1)
+    free = (1 - 1.2 * parts.contact / (height + width)).clip(0.002, 1)
     edge = (size > 8 * short) & (parts.contact > 0.2 * size)
     score = np.where(edge, 0, (height + width) * np.sqrt(parts.area) * free)
+    # What is left of printed lines and of the borders of shadows.
+    score[(short <= 3) & (size > 12 * short)] *= 0.1
     main = int(score.argmax())
     if score[main] == 0:
         return None

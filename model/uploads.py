@@ -23,7 +23,7 @@ Colour = tuple[float, float, float]
 
 SIDE = 28
 # Pixels per pixel of MNIST that a digit's outline is drawn with before it is laid on the sheet.
-FINE = 8
+FINE = 6
 
 
 @dataclass(frozen=True)
@@ -481,10 +481,6 @@ _TOGETHER = (
 MIXED = "mixed"
 
 
-def _with(recipe: Recipe, changed: dict[str, Any]) -> Recipe:
-    return replace(recipe, **changed)
-
-
 def mixed(random: Random) -> Recipe:
     """Three to five nuisances in one picture, each milder than it may be alone."""
     recipe = start = plain(random)
@@ -493,15 +489,21 @@ def mixed(random: Random) -> Recipe:
         changed = {k: v for k, v in vars(alone).items() if v != getattr(start, k)}
         if recipe.paper != start.paper:  # as a photo's, which is grey
             changed.pop("paper", None)
-        recipe = _with(recipe, changed)
-    if recipe.digit < 0.2:  # else too little is left of it
+        recipe = replace(recipe, **changed)
+    # Nobody reads what is small and faint under noise, or lies beneath a dark edge.
+    if recipe.digit < 0.2:
         recipe = replace(recipe, digit=random.uniform(0.12, 0.2))
-    if recipe.border:  # which must not lie on the digit
-        place = (
-            float(np.clip(recipe.place[0], 0.25, 0.75)),
-            float(np.clip(recipe.place[1], 0.25, 0.75)),
+    if abs(_luminance(recipe.ink) - _luminance(recipe.paper)) < 0.35:
+        recipe = replace(recipe, digit=max(recipe.digit, 0.35), noise=0.02, texture=0.0)
+    if recipe.border:
+        place = (float(np.clip(along, 0.25, 0.75)) for along in recipe.place)
+        long = max(recipe.width, recipe.height) > 2 * min(recipe.width, recipe.height)
+        recipe = replace(
+            recipe,
+            place=(next(place), next(place)),
+            digit=min(recipe.digit, 0.6),
+            border=0.0 if long else recipe.border,
         )
-        recipe = replace(recipe, place=place, digit=min(recipe.digit, 0.6))
     return replace(
         recipe,
         noise=recipe.noise / 2,

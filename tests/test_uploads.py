@@ -16,8 +16,8 @@ from tests.digits import load_digits
 IMAGES, LABELS = load_digits()
 # Digits per nuisance, and how many of them may be misread: far from the measured accuracy, which
 # `python -m model.evaluate weights/perceiver-mnist --suite uploads` prints.
-N = 25
-SLOW = {"huge": 3}
+N = 20
+SLOW = {"huge": 2}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_a_nuisance_does_not_hide_the_digit(name: str, session: onnxruntime.Infe
     files = list(make_uploads(IMAGES[:count], name, seed=0))
     pictures = [load_upright(Image.open(BytesIO(content))) for content in files]
     inputs = np.stack([prepare(picture, Preprocessing()) for picture in pictures])
-    (logits,) = session.run(None, {"images": inputs})
+    (logits,) = session.run(["logits"], {"images": inputs})
     accuracy = (logits.argmax(axis=1) == LABELS[:count]).mean()
     assert accuracy >= (0.8 if name == MIXED else 0.9)
 
