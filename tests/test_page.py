@@ -21,14 +21,14 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, TimeoutError, expect, sync_playwright
 
 from model.checkpoint import Checkpoint
-from tests.conftest import ROOT, Server, serving
+from tests.conftest import ROOT, Server, encode, serving
 from tests.strokes import Point, trace
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SAMPLES = ROOT / "app/samples"
 DIGIT_OF_TEN = [10, 5, 35, 30, 6, 15, 11, 17, 84, 9]  # one image of each class among `digits`
 PHONE = {"width": 360, "height": 740}
-BUDGET = 60 * 1024  # bytes of all that the page is made of, before compression
+BUDGET = 60_000  # bytes of all that the page is made of, before compression
 
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")
 
@@ -122,7 +122,7 @@ def expect_digit(page: Page, digit: int | str) -> None:
             arg=str(digit),
         )
     except TimeoutError:
-        pytest.fail(f"no {digit} but {page.locator('.answer').inner_text()!r}")
+        pytest.fail(f"no {digit} but {page.locator('#answer').inner_text()!r}")
 
 
 @in_browser
@@ -178,26 +178,35 @@ def test_draws_undoes_and_clears_by_keyboard(page: Page):
     press("Enter")
     expect(page.locator("#pad")).to_be_focused()
 
-    def line(key: str, steps: int) -> None:
-        press("Space")
-        for _ in range(steps):
+    def go(steps: int, *keys: str) -> None:
+        for key in keys * steps:
             press(key)
-        press("Space")
 
-    for _ in range(6):
-        press("ArrowUp")
-    line("ArrowDown", 12)
+    go(6, "ArrowUp")
+    press("Space")
+    go(12, "ArrowDown", "Shift+ArrowLeft")
+    press("Space")
     expect_digit(page, 1)
-    for key, steps in (("ArrowUp", 12), ("ArrowLeft", 7)):
-        for _ in range(steps):
-            press(key)
-    line("ArrowRight", 7)
+    go(12, "ArrowUp", "Shift+ArrowRight")
+    go(7, "ArrowLeft")
+    press("Space")
+    go(7, "ArrowRight")
+    press("Space")
     expect_digit(page, 7)
     press("Control+z")
     expect_digit(page, 1)
     press("Delete")
     expect(page.locator("#words")).to_have_text("Nothing to read yet")
     expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+
+
+@in_browser
+def test_says_what_does_not_look_like_a_digit(page: Page):
+    draw(page, [[(0.2, 0.2), (0.8, 0.8)], [(0.8, 0.2), (0.2, 0.8)], [(0.1, 0.5), (0.9, 0.5)]])
+    expect(page.locator("#words")).to_have_text(re.compile("look like a digit"))
+    expect(page.locator("#live")).to_contain_text("look like a digit. The closest is")
+    page.get_by_role("button", name="Sample of a 4").click()
+    expect_digit(page, 4)
 
 
 @in_browser
@@ -265,6 +274,43 @@ def test_shows_what_the_model_saw_and_where_it_looked(page: Page, checkpoint: Ch
     page.get_by_role("button", name="Sample of a 5").click()
     expect_digit(page, 5)
     expect(page.locator("#looked-caption")).to_have_text(caption)  # the choice stays
+
+
+@in_browser
+def test_reads_several_digits_and_boxes_them(
+    page: Page, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path
+):
+    images, labels = digits
+    strip = np.pad(np.concatenate(images[:5], axis=1), 20)
+    number = "".join(map(str, labels[:5]))
+    (tmp_path / "number.png").write_bytes(encode(255 - strip))
+    page.locator("#files").set_input_files(tmp_path / "number.png")
+    string = page.get_by_role("group", name="Digits")
+    expect(string).to_have_text(number)
+    expect(page.locator("#live")).to_contain_text(" ".join(number))
+    expect(page.locator("#words")).to_have_text("5 digits")
+    boxes = page.locator("#boxes rect")
+    assert boxes.count() == 5
+    # Each lies on its digit in the picture as it is shown, which fills the pad's width.
+    picture = page.locator("#picture").bounding_box()
+    assert picture is not None
+    scale = picture["width"] / strip.shape[1]
+    for index in range(5):
+        box = boxes.nth(index).bounding_box()
+        assert box is not None
+        middle = (box["x"] + box["width"] / 2 - picture["x"]) / scale
+        assert abs(middle - (20 + 28 * (index + 0.5))) < 5
+        height = picture["y"] + picture["height"] / 2 - (box["y"] + box["height"] / 2)
+        assert abs(height / scale) < 5
+    string.get_by_role("button").nth(2).press("Enter")
+    expect(page.locator("#bars .best .name")).to_have_text(number[2])
+    expect(boxes.nth(2)).to_have_class("chosen")
+    boxes.nth(4).click()
+    expect(page.locator("#bars .best .name")).to_have_text(number[4])
+    expect(page.locator("#snippet")).to_contain_text("/read")
+    page.get_by_role("button", name="Sample of a 1").click()
+    expect_digit(page, 1)
+    expect(string).to_be_hidden()
 
 
 @in_browser
@@ -434,8 +480,8 @@ def test_page_is_small_local_and_revalidated(client: httpx.Client):
 @pytest.mark.parametrize(
     ("name", "width", "height", "scheme"),
     [
-        ("page-light", 1180, 700, "light"),
-        ("page-dark", 1180, 700, "dark"),
+        ("page-light", 1180, 740, "light"),
+        ("page-dark", 1180, 740, "dark"),
         ("page-phone", 390, 844, "light"),
     ],
 )
@@ -445,8 +491,8 @@ def test_screenshots(
     """Takes the README's pictures of the page into the folder that $SCREENSHOTS names."""
     look = {"viewport": {"width": width, "height": height}, "color_scheme": scheme}
     with visiting(browser, server.url, device_scale_factor=2, **look) as page:
-        draw(page, strokes[3])
-        expect_digit(page, 3)
+        draw(page, strokes[5])
+        expect_digit(page, 5)
         expect(page.locator("#sight")).to_be_visible()
         page.mouse.move(0, 0)
         page.wait_for_function("() => !document.getAnimations().length")

@@ -7,88 +7,88 @@ let announcing = null;
 
 /** Makes a bar for each of the model's classes. */
 export function buildBars(labels) {
-  bars = labels.map((label) => {
-    const percent = make("span", { className: "percent" });
-    const bar = make("span", { className: "bar" });
-    const name = make("span", { className: "name", textContent: label });
-    return { percent, bar, item: make("li", {}, percent, bar, name) };
-  });
-  $("bars").replaceChildren(...bars.map(({ item }) => item));
-  paintBars(labels.map(() => 0));
+	bars = labels.map((label) => {
+		const percent = make("span", { className: "percent" });
+		const bar = make("span", { className: "bar" });
+		const name = make("span", { className: "name", textContent: label });
+		return { percent, bar, item: make("li", {}, percent, bar, name) };
+	});
+	$("bars").replaceChildren(...bars.map(({ item }) => item));
+	paintBars(labels.map(() => 0));
 }
 
 /** Shows a prediction; `labels` are the classes in order. */
 export function showAnswer(prediction, labels) {
-  const { label, confidence, recognized } = prediction;
-  const unsure = recognized === false;
-  $("answer").removeAttribute("data-empty");
-  $("answer").toggleAttribute("data-unrecognized", unsure);
-  setDigit(label);
-  say(
-    unsure ? "This doesn’t look like a digit" : certainty(prediction, labels),
-    unsure ? `The closest is ${label}, at ${percent(confidence)}` : `${percent(confidence)} confidence`,
-  );
-  paintBars(prediction.probabilities);
+	const { label, confidence, recognized } = prediction;
+	const unsure = recognized === false;
+	$("answer").removeAttribute("data-empty");
+	$("answer").toggleAttribute("data-unrecognized", unsure);
+	setDigit(label);
+	say(
+		unsure ? "This doesn’t look like a digit" : certainty(prediction, labels),
+		unsure ? `The closest is ${label}, at ${percent(confidence)}` : `${percent(confidence)} confidence`,
+	);
+	paintBars(prediction.probabilities);
 }
 
 /** The answer in words. */
 export function say(words, detail) {
-  $("words").textContent = words;
-  $("detail").textContent = detail;
+	$("words").textContent = words;
+	$("detail").textContent = detail;
 }
 
 /** Back to before the first answer. */
 export function clearAnswer() {
-  $("answer").setAttribute("data-empty", "");
-  $("answer").removeAttribute("data-unrecognized");
-  setDigit("");
-  say("Nothing to read yet", "The answer appears as you draw.");
-  paintBars(bars.map(() => 0));
-  announce("");
+	$("answer").setAttribute("data-empty", "");
+	$("answer").removeAttribute("data-unrecognized");
+	setDigit("");
+	say("Nothing to read yet", "The answer appears as you draw.");
+	paintBars(bars.map(() => 0));
+	announce("");
 }
 
 /** The answer as it stands, as a sentence. */
 export function sentence() {
-  const digit = $("answer").hasAttribute("data-unrecognized") ? "" : `${$("digit").textContent}. `;
-  return `${digit}${$("words").textContent}. ${$("detail").textContent}.`;
+	const digit = $("answer").hasAttribute("data-unrecognized") ? "" : `${$("digit").textContent}. `;
+	return `${digit}${$("words").textContent}. ${$("detail").textContent}.`;
 }
 
 /** Reads a sentence out to screen readers once the input has come to rest. */
 export function announce(sentence) {
-  clearTimeout(announcing);
-  announcing = setTimeout(() => ($("live").textContent = sentence), sentence ? 400 : 0);
+	clearTimeout(announcing);
+	announcing = setTimeout(() => ($("live").textContent = sentence), sentence ? 400 : 0);
 }
 
 export const percent = (share) => {
-  const value = Math.min(share * 100, share < 1 ? 99.9 : 100);
-  return `${value >= 99 || value < 10 ? value.toFixed(1) : value.toFixed(0)} %`;
+	const value = Math.min(share * 100, share < 1 ? 99.9 : 100);
+	return `${value >= 99 || value < 10 ? value.toFixed(1) : value.toFixed(0)} %`;
 };
 
 function certainty({ confidence, probabilities, label }, labels) {
-  const ranked = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
-  const [, second, third] = ranked.map((index) => labels[index]);
-  if (confidence >= 0.99) return "Certain";
-  if (confidence >= 0.95) return "Almost certain";
-  if (confidence >= 0.8) return "Fairly sure";
-  if (confidence >= 0.5) return `Probably, but it could be ${second}`;
-  return `A guess between ${label}, ${second} and ${third}`;
+	const ranked = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
+	const [, second, third] = ranked.map((index) => labels[index]);
+	if (confidence >= 0.99) return "Certain";
+	if (confidence >= 0.95) return "Almost certain";
+	if (confidence >= 0.8) return "Fairly sure";
+	if (confidence >= 0.5) return `Probably, but it could be ${second}`;
+	return `A guess between ${label}, ${second} and ${third}`;
 }
 
 function setDigit(label) {
-  const digit = $("digit");
-  if (digit.textContent === label) return;
-  digit.textContent = label;
-  digit.classList.remove("new");
-  void digit.offsetWidth; // restarts the animation
-  digit.classList.add("new");
+	const digit = $("digit");
+	if (digit.textContent === label) return;
+	digit.textContent = label;
+	digit.classList.remove("new");
+	void digit.offsetWidth; // restarts the animation
+	digit.classList.add("new");
 }
 
 export function paintBars(probabilities) {
-  const best = probabilities.indexOf(Math.max(...probabilities));
-  for (const [index, { item, bar, percent: text }] of bars.entries()) {
-    const share = probabilities[index];
-    bar.style.setProperty("--share", share);
-    text.textContent = percent(share);
-    item.classList.toggle("best", index === best && share > 0);
-  }
+	const best = probabilities.indexOf(Math.max(...probabilities));
+	for (const [index, { item, bar, percent: text }] of bars.entries()) {
+		const share = probabilities[index];
+		bar.style.setProperty("--share", share);
+		text.textContent = percent(share);
+		item.classList.toggle("best", index === best && share > 0);
+	}
 }

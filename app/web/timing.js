@@ -3,33 +3,33 @@
 import { $, make } from "./dom.js";
 
 const NAMES = {
-  decode: "Decode",
-  preprocess: "Preprocess",
-  queue: "Queue",
-  infer: "Infer",
-  other: "Other work",
-  network: "Network",
+	decode: "Decode",
+	preprocess: "Preprocess",
+	queue: "Queue",
+	infer: "Infer",
+	other: "Other work",
+	network: "Network",
 };
 
 /** stages: [name, ms] of Server-Timing, with a total; roundTripMs: as the browser measured it. */
 export function showTiming(stages, roundTripMs) {
-  const total = stages.find(([name]) => name === "total")?.[1] ?? 0;
-  const parts = stages.filter(([name]) => name in NAMES);
-  const known = parts.reduce((sum, [, ms]) => sum + ms, 0);
-  parts.push(["other", Math.max(0, total - known)], ["network", Math.max(0, roundTripMs - total)]);
-  $("timing").hidden = false;
-  $("stages").replaceChildren(
-    ...parts.map(([name, ms]) => {
-      const bar = make("i", { className: name });
-      bar.style.flexGrow = ms;
-      return bar;
-    }),
-  );
-  $("stage-list").replaceChildren(
-    ...[...parts, ["all", roundTripMs]].map(([name, ms]) => {
-      const term = make("dt", { textContent: NAMES[name] ?? "Round trip" });
-      const value = make("dd", { textContent: `${ms.toFixed(ms < 10 ? 1 : 0)} ms` });
-      return make("div", { className: name }, term, value);
-    }),
-  );
+	const total = stages.find(([name]) => name === "total")?.[1] ?? 0;
+	const parts = stages.filter(([name]) => name in NAMES);
+	const known = parts.reduce((sum, [, ms]) => sum + ms, 0);
+	parts.push(["other", Math.max(0, total - known)], ["network", Math.max(0, roundTripMs - total)]);
+	$("timing").hidden = false;
+	$("stages").replaceChildren(
+		...parts.map(([name, ms]) => {
+			const bar = make("i", { className: name });
+			bar.style.flexGrow = ms;
+			return bar;
+		}),
+	);
+	$("stage-list").replaceChildren(
+		...[...parts, ["all", roundTripMs]].map(([name, ms]) => {
+			const term = make("dt", { textContent: NAMES[name] ?? "Round trip" });
+			const value = make("dd", { textContent: `${ms.toFixed(ms < 10 ? 1 : 0)} ms` });
+			return make("div", { className: name }, term, value);
+		}),
+	);
 }
