@@ -1,25 +1,12 @@
 """The `perceiver` command: serve, predict, train, evaluate."""
 
-import argparse
-import asyncio
 import importlib
-import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-from pydantic import ValidationError
-
-from app.engines import EngineError
-from app.images import ImageError
-from app.predictor import Prediction, load_predictor
-from app.settings import Settings
-from model.checkpoint import CheckpointError
-from model.config import explain
 
 COMMANDS = {
     "serve": ("answer over HTTP", "app.__main__"),
-    "predict": ("print the digit in each of some image files, without a server", "app.cli"),
+    "predict": ("print the digit in each of some image files", "app.predict_command"),
     "train": ("train a model and write a checkpoint folder", "model.train"),
     "evaluate": ("measure a checkpoint and compare with what its card claims", "model.evaluate"),
 }
@@ -33,8 +20,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_usage(), file=sys.stdout if help_asked else sys.stderr)
         return 0 if help_asked else 2
     command, rest = arguments[0], arguments[1:]
-    if command == "predict":
-        return predict(rest)
     try:
         module = importlib.import_module(COMMANDS[command][1])
     except ModuleNotFoundError as error:
@@ -46,45 +31,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     status: int = module.main(rest)
     return status
-
-
-def predict(argv: Sequence[str]) -> int:
-    """Prints a line per file; returns 1 where one can't be read, 2 where no model can be had."""
-    parser = argparse.ArgumentParser(prog="perceiver predict", description=COMMANDS["predict"][0])
-    parser.add_argument("files", nargs="+", metavar="FILE", type=Path, help="image file")
-    parser.add_argument("--weights", type=Path, help="checkpoint folder")
-    options = parser.parse_args(argv)
-    try:
-        settings = Settings(**({"weights": options.weights} if options.weights else {}))
-        outcomes = asyncio.run(_predict_files(options.files, settings))
-    except ValidationError as error:
-        print(f"perceiver predict: {explain(error)}", file=sys.stderr)
-        return 2
-    except (CheckpointError, EngineError) as error:
-        print(f"perceiver predict: {error}", file=sys.stderr)
-        return 2
-    failed = False
-    for path, outcome in zip(options.files, outcomes, strict=True):
-        if isinstance(outcome, Prediction):
-            print(f"{outcome.label}  {outcome.confidence:7.2%}  {path}")
-        else:
-            failed = True
-            print(f"perceiver predict: {path}: {outcome}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-async def _predict_files(
-    paths: Sequence[Path], settings: Settings
-) -> list[Prediction | ImageError | EngineError | OSError]:
-    predictor = load_predictor(settings)
-    outcomes: list[Prediction | ImageError | EngineError | OSError] = []
-    for path in paths:
-        try:
-            outcomes.append(await predictor.predict(path.read_bytes(), deadline=math.inf))
-        except (ImageError, EngineError, OSError) as error:
-            outcomes.append(error)
-    await predictor.close()
-    return outcomes
 
 
 def _usage() -> str:

@@ -1,5 +1,6 @@
 """The `perceiver` command as a user runs it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,38 +8,100 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.conftest import ROOT, Server
 from tests.digits import load_digits
 
 PERCEIVER = Path(sys.executable).with_name("perceiver")
 
 
-def perceiver(*arguments: str) -> subprocess.CompletedProcess[str]:
+def perceiver(*arguments: str, given: bytes | None = None) -> subprocess.CompletedProcess[str]:
     command = [str(PERCEIVER), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, input=given or b"", timeout=120)
+    text = result.stdout.decode(), result.stderr.decode()
+    return subprocess.CompletedProcess(command, result.returncode, *text)
 
 
-def test_predict_reads_files_without_a_server(tmp_path: Path):
-    images, labels = load_digits()
-    paths = []
-    for index in range(20):
-        paths.append(str(tmp_path / f"{index}.png"))
-        Image.fromarray(images[index]).save(paths[-1])
-    result = perceiver("predict", *paths)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 digits as images, one of them in a folder below."""
+    folder = tmp_path_factory.mktemp("digits")
+    (folder / "below").mkdir()
+    (folder / "notes.txt").write_text("no image")
+    for index, image in enumerate(load_digits()[0][:20]):
+        Image.fromarray(image).save(folder / ("below" if index == 19 else "") / f"{index:02}.png")
+    return folder
+
+
+def lines(result: subprocess.CompletedProcess[str]) -> list[dict]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("how", ["folder", "pattern", "url"])
+def test_predict_reads_files_here_and_by_a_service(folder: Path, how: str, server: Server):
+    arguments = {
+        "folder": [str(folder)],
+        "pattern": [str(folder / "**/*.png")],
+        "url": ["--url", server.url, str(folder)],
+    }[how]
+    result = perceiver("predict", *arguments)
     assert result.returncode == 0, result.stderr
-    read = [line.split()[0] for line in result.stdout.splitlines()]
-    right = sum(digit == str(label) for digit, label in zip(read, labels, strict=False))
-    assert right >= 19
-    assert all(path in line for path, line in zip(paths, result.stdout.splitlines(), strict=True))
+    read = {Path(line["image"]).stem: line for line in lines(result)}
+    assert len(read) == 20
+    labels = load_digits()[1]
+    right = [read[f"{index:02}"]["digit"] == labels[index] for index in range(20)]
+    assert sum(right) >= 19
+    assert len(read["00"]["probabilities"]) == 10
+    assert read["00"]["recognized"] is True
 
 
-def test_predict_says_which_file_cannot_be_read(tmp_path: Path):
+def test_predict_reads_standard_input():
+    image = (ROOT / "app/samples/7.png").read_bytes()
+    for arguments in ([], ["-"]):
+        result = perceiver("predict", *arguments, given=image)
+        assert result.returncode == 0, result.stderr
+        assert lines(result)[0]["digit"] == 7
+
+
+def test_predict_prints_a_table():
+    result = perceiver("predict", "--format", "table", "app/samples/7.png", "app/samples/3.png")
+    header, *rows = result.stdout.splitlines()
+    assert header.split() == ["image", "digit", "confidence"]
+    assert [row.split()[:2] for row in rows] == [
+        ["app/samples/7.png", "7"],
+        ["app/samples/3.png", "3"],
+    ]
+
+
+@pytest.mark.parametrize("by_service", [False, True])
+def test_predict_says_which_file_cannot_be_read(tmp_path: Path, by_service: bool, server: Server):
     text = tmp_path / "text.png"
     text.write_text("no picture")
-    result = perceiver("predict", "app/samples/7.png", str(text), str(tmp_path / "absent.png"))
+    where = ["--url", server.url] if by_service else []
+    absent = str(tmp_path / "absent.png")
+    result = perceiver("predict", *where, "app/samples/7.png", str(text), absent)
     assert result.returncode == 1
-    assert result.stdout.startswith("7 ")
-    assert f"{text}: the image is of none of the types read" in result.stderr
+    seven, unreadable, missing = lines(result)
+    assert seven["digit"] == 7
+    assert "none of the types read" in unreadable["error"]
+    assert missing["error"] == "No such file or directory"
+    assert f"{text}: " in result.stderr
     assert "absent.png: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--url", "http://127.0.0.1:9", "app/samples/7.png"], 3, "127.0.0.1:9"),
+        (["deploy"], 2, "no images"),
+        (["nowhere/*.png"], 2, "no file matches"),
+        (["--url", "http://127.0.0.1:9", "--weights", "x", "app/samples/7.png"], 2, "--weights"),
+    ],
+)
+def test_predict_tells_why_it_reads_nothing(arguments: list[str], code: int, told: str):
+    result = perceiver("predict", *arguments)
+    assert result.returncode == code
+    assert told in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -1,0 +1,203 @@
+"""`perceiver predict`: reads image files, here or by a service, and prints what they say."""
+
+import argparse
+import asyncio
+import glob
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from app.engines import EngineError
+from app.images import ImageError
+from app.predictor import load_predictor
+from app.settings import Settings
+from model.checkpoint import CheckpointError
+from model.config import explain
+
+PURPOSE = "print the digit in each of some image files"
+EXIT_CODES = """\
+exit code:
+  0  all images were read
+  1  an image could not be read; the others were
+  2  nothing was read: wrong usage, no image, no model
+  3  nothing was read: the service cannot be reached, or refuses
+
+Prints a table on a terminal and one JSON object per line elsewhere."""
+READ_ALL, SOME_FAILED, NOTHING_TO_DO, NO_SERVICE = range(4)
+
+STDIN = "-"
+SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
+AT_ONCE = 64  # images in memory
+
+
+class Reading(Protocol):
+    """What one image says."""
+
+    @property
+    def digit(self) -> int | None: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def confidence(self) -> float: ...
+    @property
+    def probabilities(self) -> Sequence[float]: ...
+    @property
+    def recognized(self) -> bool: ...
+    @property
+    def novelty(self) -> float: ...
+
+
+FIELDS = ("digit", "label", "confidence", "probabilities", "recognized", "novelty")
+
+
+class _RefusalError(Exception):
+    """Nothing can be read at all."""
+
+    def __init__(self, sentence: str, code: int) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+_Outcome = Reading | Exception
+_Reader = Callable[[Sequence[bytes]], Sequence[_Outcome]]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Command line; see `EXIT_CODES`."""
+    parser = argparse.ArgumentParser(
+        prog="perceiver predict",
+        description=PURPOSE.capitalize() + ".",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="image file, folder (all images in it), pattern such as 'scans/*.png', or - for one "
+        "image on standard input, which is also read where none is named",
+    )
+    parser.add_argument("--weights", type=Path, help="checkpoint folder to read with, here")
+    parser.add_argument("--url", help="service to read with, such as http://127.0.0.1:8000")
+    parser.add_argument("--api-key", help="of the service; default $PERCEIVER_API_KEY")
+    parser.add_argument(
+        "--format", choices=("table", "json"), help="default: table on a terminal, else json"
+    )
+    options = parser.parse_args(argv)
+    if options.url and options.weights:
+        parser.error("--weights is of no use with --url: the service has its own")
+    given = options.images or ([] if sys.stdin.isatty() else [STDIN])
+    if not given:
+        parser.error("name an image")
+    table = options.format == "table" or (options.format is None and sys.stdout.isatty())
+    try:
+        names = [name for argument in given for name in _expanded(argument)]
+        key = options.api_key or os.environ.get("PERCEIVER_API_KEY")
+        read = _remote(options.url, key) if options.url else _local(options.weights)
+        return _print_all(names, read, table)
+    except _RefusalError as refusal:
+        print(f"perceiver predict: {refusal}", file=sys.stderr)
+        return refusal.code
+
+
+def _print_all(names: Sequence[str], read: _Reader, table: bool) -> int:
+    failed = False
+    width = max(len(name) for name in names)
+    if table:
+        print(f"{'image':<{width}}  digit  confidence")
+    for start in range(0, len(names), AT_ONCE):
+        part = names[start : start + AT_ONCE]
+        contents = [_content(name) for name in part]
+        outcomes = iter(read([content for content in contents if isinstance(content, bytes)]))
+        for name, content in zip(part, contents, strict=True):
+            outcome = next(outcomes) if isinstance(content, bytes) else content
+            if isinstance(outcome, Exception):
+                failed = True
+                print(f"perceiver predict: {name}: {outcome}", file=sys.stderr)
+                if not table:
+                    print(json.dumps({"image": name, "error": str(outcome)}))
+            elif table:
+                doubt = "" if outcome.recognized else "  looks like no digit"
+                print(f"{name:<{width}}  {outcome.label:>5}  {outcome.confidence:>10.2%}{doubt}")
+            else:
+                print(
+                    json.dumps(
+                        {"image": name, **{field: getattr(outcome, field) for field in FIELDS}}
+                    ),
+                    flush=True,
+                )
+    return SOME_FAILED if failed else READ_ALL
+
+
+def _expanded(argument: str) -> Iterator[str]:
+    """The image files that an argument stands for."""
+    path = Path(argument)
+    if path.is_dir():
+        found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        if not found:
+            raise _RefusalError(f"there are no images in the folder {argument}", NOTHING_TO_DO)
+        yield from found
+    elif glob.has_magic(argument) and not path.exists():
+        found = sorted(p for p in glob.glob(argument, recursive=True) if Path(p).is_file())
+        if not found:
+            raise _RefusalError(f"no file matches {argument}", NOTHING_TO_DO)
+        yield from found
+    else:
+        yield argument
+
+
+def _content(name: str) -> bytes | OSError:
+    try:
+        return sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
+    except OSError as error:
+        return OSError(error.strerror or str(error))
+
+
+def _local(weights: Path | None) -> _Reader:
+    """Reads with a checkpoint, in this process."""
+    try:
+        settings = Settings(weights=weights) if weights else Settings()
+    except ValidationError as error:
+        raise _RefusalError(explain(error), NOTHING_TO_DO) from None
+    try:
+        predictor = load_predictor(settings)
+    except (CheckpointError, EngineError) as error:
+        raise _RefusalError(str(error), NOTHING_TO_DO) from None
+
+    async def predict_all(images: Sequence[bytes]) -> list[_Outcome]:
+        outcomes: list[_Outcome] = []
+        for image in images:
+            try:
+                outcomes.append(await predictor.predict(image, deadline=math.inf))
+            except (ImageError, EngineError) as error:
+                outcomes.append(error)
+        return outcomes
+
+    runner = asyncio.Runner()
+    return lambda images: runner.run(predict_all(images))
+
+
+def _remote(url: str, api_key: str | None) -> _Reader:
+    """Reads with a service."""
+    try:
+        from app.client import Client, ClientError
+    except ModuleNotFoundError as error:
+        raise _RefusalError(
+            f"--url needs {error.name}, which is not installed: install the extra 'client'",
+            NOTHING_TO_DO,
+        ) from None
+    client = Client(url, api_key=api_key)
+
+    def predict_all(images: Sequence[bytes]) -> Sequence[_Outcome]:
+        try:
+            return client.predict_batch(images)
+        except ClientError as error:
+            raise _RefusalError(str(error), NO_SERVICE) from None
+
+    return predict_all
