@@ -6,6 +6,7 @@ import functools
 import logging
 import math
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -163,7 +164,7 @@ def serve_under_supervisor(
     load = functools.partial(load_predictor, checkpoint=checkpoint)
     app = create_app(settings, load, metrics_folder)
     service: Service = app.state.service
-    control = _Control(service, pipe)
+    control = _Control(service, pipe, metrics_folder)
     server = Server(settings, service, app, lambda: control.start(server), supervised=True)
     server.run([listener])
 
@@ -176,9 +177,10 @@ class _Control:
     by ("reload",). Between, ("alive",) tells that this process can answer.
     """
 
-    def __init__(self, service: Service, pipe: Pipe) -> None:
+    def __init__(self, service: Service, pipe: Pipe, metrics_folder: Path) -> None:
         self._service = service
         self._pipe = pipe
+        self._metrics_folder = metrics_folder
         self._candidate: Candidate | None = None
         self._reloaded: asyncio.Future[str | None] | None = None
 
@@ -207,7 +209,8 @@ class _Control:
         with contextlib.suppress(EOFError, OSError):
             while True:
                 self._obey(*self._pipe.recv())
-        # Without a supervisor nobody would stop this worker.
+        # Without a supervisor nobody would stop this worker, or remove what it shares.
+        shutil.rmtree(self._metrics_folder, ignore_errors=True)
         self._loop.call_soon_threadsafe(server.drain)
 
     def _obey(self, order: str, argument: Any) -> None:

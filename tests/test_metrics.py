@@ -212,6 +212,15 @@ def test_what_a_killed_worker_counted_stays_and_its_gauges_vanish(pair: Server):
     assert grown == total(final, "perceiver_predictions_total") + 10
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_a_service_killed_whole_leaves_no_files(pair: Server):
+    maps = Path(f"/proc/{processes_of(pair)[0]}/maps").read_text()
+    folder = Path(re.search(r"(/\S*/perceiver-\w+)/\d+\.values", maps)[1])
+    assert folder.is_dir()
+    pair.process.kill()
+    eventually(lambda: not folder.exists())
+
+
 def test_a_successor_goes_on_where_a_worker_ended(tmp_path: Path):
     first, second = Metrics(tmp_path), Metrics(tmp_path)
     for metrics in (first, second):
