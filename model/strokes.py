@@ -151,10 +151,13 @@ def _choose(contrast: Grey, level: int, parts: Components) -> _Found | None:
     # What is left of printed lines and of the borders of shadows.
     score[(short <= 3) & (size > 12 * short)] *= 0.1
     main = int(score.argmax())
+    if parts.count > 1 and _is_frame(parts, main):
+        score[main] = 0
+        main = int(score.argmax())
     if score[main] == 0:
         return None
     chosen: Mask = np.arange(parts.count) == main
-    piece = ~edge & (free >= min(HUGGING, free[main]))
+    piece = (score > 0) & (free >= min(HUGGING, free[main]))
     share = np.where(piece, parts.area / parts.area[main], 0)
     for _ in range(4):
         top, bottom, left, right = parts.box(chosen)
@@ -166,6 +169,22 @@ def _choose(contrast: Grey, level: int, parts: Components) -> _Found | None:
             break
         chosen |= near
     return _Found(contrast, level, parts, chosen, float(free[main]))
+
+
+def _is_frame(parts: Components, part: int) -> bool:
+    """Whether a component is the outline of a box, as drawing pads and forms have."""
+    chosen: Mask = np.arange(parts.count) == part
+    top, bottom, left, right = parts.box(chosen)
+    if parts.area[part] > 0.4 * (bottom - top) * (right - left):
+        return False
+    own = parts.mask(chosen)[top:bottom, left:right]
+    sides = (
+        own[:3].any(axis=0),
+        own[-3:].any(axis=0),
+        own[:, :3].any(axis=1),
+        own[:, -3:].any(axis=1),
+    )
+    return all(side.mean() > 0.85 for side in sides)
 
 
 def _without_lines(contrast: Grey, floor: int) -> Grey:

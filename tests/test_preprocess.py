@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 
 from model.config import Preprocessing
 from model.preprocess import centre, is_centred_digit, prepare, to_grey
@@ -129,3 +129,12 @@ def test_odd_shapes_give_a_digit_or_nothing(size: tuple[int, int]):
         result = prepare(picture, SPEC)
         assert result.shape == (1, 28, 28)
         assert result.dtype == np.uint8
+
+
+def test_the_outline_of_a_drawing_pad_is_no_digit():
+    digit = Image.new("L", (400, 400), 255)
+    digit.paste(ImageOps.invert(enlarged(IMAGES[0], 8)), (90, 90))
+    pad = digit.copy()
+    ImageDraw.Draw(pad).rectangle((20, 20, 380, 380), outline=120, width=3)
+    difference = np.abs(prepare(pad, SPEC).astype(int) - prepare(digit, SPEC))
+    assert difference.mean() < 3
