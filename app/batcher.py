@@ -129,8 +129,7 @@ class Batcher(Generic[Item, Result]):
             DeadlineExceededError: the results were not there by the deadline.
         """
         self.check_open()
-        if len(self._queue) + len(items) > self._max_queue:
-            raise QueueFullError(f"{len(self._queue)} images are waiting, as many as may")
+        self.check_room(len(items))
         loop = asyncio.get_running_loop()
         if deadline <= loop.time():
             raise DeadlineExceededError("the answer was not ready in time")
@@ -153,6 +152,11 @@ class Batcher(Generic[Item, Result]):
         """Raises `ClosedError` once `close` was called."""
         if self._closed:
             raise ClosedError("the service is shutting down")
+
+    def check_room(self, items: int) -> None:
+        """Raises `QueueFullError` where so many more items may not wait."""
+        if len(self._queue) + items > self._max_queue:
+            raise QueueFullError(f"{len(self._queue)} images are waiting, as many as may")
 
     def busy_for(self) -> float:
         """Seconds that the longest of the current calls has taken, 0 between calls."""

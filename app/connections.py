@@ -6,13 +6,16 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from http import HTTPStatus
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app import problems
-from app.metrics import Metrics
+from app.batcher import QueueFullError
+from app.lifecycle import Service
+from app.observability import request_id_of, tell_refusal
 from app.problems import RequestError
 from app.settings import Settings
 
@@ -22,6 +25,10 @@ KEEP_ALIVE_S = 5
 BODY_GRACE_S = 2.0
 
 logger = logging.getLogger(__name__)
+
+
+# Refused here, before they cost what a request costs: an overload must not use up what it lacks.
+_SHED = {path.encode(): path for path in ("/predict", "/predict/batch")}
 
 
 @dataclass(frozen=True)
@@ -60,12 +67,13 @@ class Connection(HttpToolsProtocol):
     """
 
     limits: ConnectionLimits
-    metrics: Metrics
+    service: Service
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._enter(Phase.HEAD)
         self._head_bytes = 0
+        self._shed = False  # this request is refused: its body goes nowhere
         self._blocked_since: float | None = None  # the client does not take what we send
         if len(self.connections) > self.limits.connections and not self._make_room():
             self._refuse(problems.TOO_MANY_CONNECTIONS, "as many clients are connected as may be")
@@ -88,10 +96,19 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        super().on_headers_complete()
+        self._shed = self._sheds()
+        if not self._shed:
+            super().on_headers_complete()
         self._enter(Phase.BODY)
 
+    def on_body(self, body: bytes) -> None:
+        if not self._shed:
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
+        if self._shed:
+            self._enter(Phase.IDLE)
+            return
         super().on_message_complete()
         self._enter(Phase.IDLE if self.cycle.response_complete else Phase.ANSWER)
 
@@ -125,6 +142,24 @@ class Connection(HttpToolsProtocol):
         elif self.phase is Phase.IDLE and waited > KEEP_ALIVE_S + 1:
             self.transport.close()
 
+    def _sheds(self) -> bool:
+        """Refuses a request for which there is no room, if the connection is free to say so."""
+        path = _SHED.get(self.url)
+        service = self.service
+        if path is None or not service.is_full() or service.settings.cors_origins:
+            return False
+        if self.cycle is not None and not self.cycle.response_complete:
+            return False
+        if self.parser.get_method() != b"POST":
+            return False
+        request_id = request_id_of(self.headers)
+        keep = b"keep-alive" if self.parser.should_keep_alive() else b"close"
+        self.transport.write(_refusal(path) % (keep, request_id.encode()))
+        if keep == b"close":
+            self.transport.close()
+        tell_refusal(service.metrics, path, request_id, problems.QUEUE_FULL)
+        return True
+
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
         self.since = self.loop.time()
@@ -156,14 +191,25 @@ class Connection(HttpToolsProtocol):
             response = problems.respond(problem, headers)
             head = [b"HTTP/1.1 %d %s" % (kind.status, HTTPStatus(kind.status).phrase.encode())]
             head += [b"%s: %s" % header for header in response.raw_headers]
-            self.metrics.rejected(kind.slug)
+            self.service.metrics.rejected(kind.slug)
             self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
         self.transport.close()
 
 
-def limited(limits: ConnectionLimits, metrics: Metrics) -> type[Connection]:
-    """The protocol class with these limits, for uvicorn; what it refuses is counted."""
-    return type("LimitedConnection", (Connection,), {"limits": limits, "metrics": metrics})
+@cache
+def _refusal(path: str) -> bytes:
+    """The answer to a request for which there is no room; lacks a connection's and a request's."""
+    error = QueueFullError("as many images are waiting as may")
+    response = problems.respond(problems.describe(error, path))
+    head = [b"HTTP/1.1 503 Service Unavailable"]
+    head += [b"%s: %s" % header for header in response.raw_headers]
+    head += [b"server-timing: total;dur=0.00", b"x-content-type-options: nosniff"]
+    return b"\r\n".join([*head, b"connection: %s", b"x-request-id: %s", b"", bytes(response.body)])
+
+
+def limited(limits: ConnectionLimits, service: Service) -> type[Connection]:
+    """The protocol class with these limits, for uvicorn."""
+    return type("LimitedConnection", (Connection,), {"limits": limits, "service": service})
 
 
 def sweep(connections: Iterable[Any], now: float) -> None:

@@ -97,6 +97,10 @@ class Service:
         """Whether there is a predictor."""
         return self._predictor is not None
 
+    def is_full(self) -> bool:
+        """Whether another image would be refused, for there are too many."""
+        return self._predictor is not None and self._predictor.is_full()
+
     def deadline(self) -> float:
         """Until when a request whose body is read by now must be answered, on the loop's clock."""
         return asyncio.get_running_loop().time() + self.settings.request_timeout_s

@@ -4,6 +4,7 @@ import logging
 import random
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -115,24 +116,38 @@ def server_timing(timing: Timing | None, total: float) -> str:
     return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in stages.items())
 
 
-def _names(scope: Scope) -> tuple[str, TraceContext | None, str]:
-    """The request's id, the caller's place in a trace, if it has one, and its `tracestate`.
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The caller's own id if it is visible ASCII of bearable length, else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id" and _ID.fullmatch(value):
+            return str(value, "ascii")
+    return f"{random.getrandbits(128):032x}"
 
-    The id is the caller's own if it is visible ASCII of bearable length, else a new one.
-    """
-    request_id: str | None = None
+
+def tell_refusal(metrics: Metrics, path: str, request_id: str, kind: problems.Kind) -> None:
+    """Counts and logs a POST that was refused before it came to the application."""
+    metrics.request(path, "POST", kind.status, 0.0)
+    metrics.rejected(kind.slug)
+    line: dict[str, str | float] = {
+        "request_id": request_id,
+        "method": "POST",
+        "route": path,
+        "path": path,
+        "status": kind.status,
+        "duration_ms": 0.0,
+        "reason": kind.slug,
+    }
+    log_request(line, failed=True)
+
+
+def _names(scope: Scope) -> tuple[str, TraceContext | None, str]:
+    """The request's id, the caller's place in a trace, if it has one, and its `tracestate`."""
     traceparents: list[bytes] = []
     tracestates: list[str] = []
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and request_id is None and _ID.fullmatch(value):
-            request_id = str(value, "ascii")
-        elif name == b"traceparent":
+        if name == b"traceparent":
             traceparents.append(value)
         elif name == b"tracestate":
             tracestates.append(value.decode("latin-1"))
     caller = parse_traceparent(traceparents[0]) if len(traceparents) == 1 else None
-    return (
-        request_id or f"{random.getrandbits(128):032x}",
-        caller,
-        ",".join(tracestates),
-    )
+    return request_id_of(scope["headers"]), caller, ",".join(tracestates)

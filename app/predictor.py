@@ -83,7 +83,6 @@ class Predictor:
         self.card = card
         self.engine = engine
         self._max_pixels = settings.max_pixels
-        self._max_queue = settings.max_queue
         self._undecoded = 0
         self._metrics: Metrics | None = None
         self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decoder")
@@ -178,6 +177,14 @@ class Predictor:
         except Exception as error:
             raise EngineError(f"the engine fails its warm-up: {error}") from error
 
+    def is_full(self) -> bool:
+        """Whether another image would be refused."""
+        try:
+            self._batcher.check_room(self._undecoded + 1)
+        except QueueFullError:
+            return True
+        return False
+
     def stuck(self) -> bool:
         """Whether the engine has been at one computation for longer than any should take."""
         return self._batcher.busy_for() > STUCK_AFTER_S
@@ -199,16 +206,19 @@ class Predictor:
         self, images: Sequence[bytes], deadline: float
     ) -> list[_Prepared | ImageError]:
         if len(images) == 1 and is_tiny(images[0]):
-            self._batcher.check_open()
+            self._check_room(1)
             return [self._prepare(images[0])]
         return await self._in_decoders(self._prepare, images, deadline)
+
+    def _check_room(self, images: int) -> None:
+        """Refuses images before the work of decoding them, which would be wasted."""
+        self._batcher.check_open()
+        self._batcher.check_room(self._undecoded + images)
 
     async def _in_decoders(
         self, function: Callable[[Given], Made], given: Sequence[Given], deadline: float
     ) -> list[Made]:
-        self._batcher.check_open()
-        if self._undecoded + len(given) > self._max_queue:
-            raise QueueFullError(f"{self._undecoded} images are waiting, as many as may")
+        self._check_room(len(given))
         loop = asyncio.get_running_loop()
         self._undecoded += len(given)
         try:

@@ -58,7 +58,7 @@ class Server(uvicorn.Server):
     ) -> None:
         config = uvicorn.Config(
             app,
-            http=limited(ConnectionLimits.of(settings), service.metrics),
+            http=limited(ConnectionLimits.of(settings), service),
             ws="none",
             lifespan="on",
             log_config=configuration(settings.log_format),

@@ -1,6 +1,6 @@
 """Decodes and prepares broken image files by the hundred thousand.
 
-    python bench/fuzz.py [--count 100000] [--start 0]
+    python -m bench.fuzz [--count 100000] [--start 0]
 
 Looks for what must not be: a crash of the process, an exception other than `ImageError`, an input
 that takes over a second, memory that grows. Each input has a number, by which it can be made again:
@@ -13,9 +13,6 @@ import sys
 import time
 from collections import Counter
 from multiprocessing.connection import Connection
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from app.images import ImageError, decode
 from app.settings import Settings

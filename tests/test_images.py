@@ -154,7 +154,7 @@ def test_whatever_is_broken_it_is_read_or_refused(
 
 @pytest.mark.parametrize("start", range(0, 1500, 300))
 def test_mutants_of_every_format_are_read_or_refused(start: int, capfd: pytest.CaptureFixture[str]):
-    """`bench/fuzz.py` goes on with these numbers; no decoder prints a word of its own."""
+    """`bench.fuzz` goes on with these numbers; no decoder prints a word of its own."""
     for number in range(start, start + 300):
         with suppress(ImageError):
             picture = decode(mutant(number), MAX_PIXELS)

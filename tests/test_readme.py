@@ -73,3 +73,12 @@ def test_files_that_it_names_exist():
         if not path.endswith(("mine", "smoke")):  # the reader's own, made by a command
             assert (ROOT / path).exists(), path
     assert Path(ROOT / "LICENSE").exists()
+
+
+def test_what_the_security_page_names_exists():
+    page = (ROOT / "SECURITY.md").read_text()
+    for path in set(re.findall(r"`((?:tests|bench)/[\w.]+)`", page)):
+        assert (ROOT / path).exists(), path
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    for name in set(re.findall(r"`(test_\w+|assert_\w+)`", page)):
+        assert f"def {name}(" in tests, name
