@@ -10,6 +10,7 @@ from model.ground import contrasts, denoised, evenly_lit, without_edges
 
 Grey = NDArray[np.uint8]  # (H, W)
 Mask = NDArray[np.bool_]  # (H, W)
+Indices = NDArray[np.int64]
 
 GREYS = np.arange(256)
 # Contrast of 255 below which a picture shows nothing.
@@ -21,6 +22,8 @@ RAMP = (0.5, 1.5)
 # In a few pixels, grey tells more than an edge.
 THUMBNAIL_LEVEL = 0.3
 THUMBNAIL_RAMP = (0.2, 2.8)
+# Rows per column that a printed line may rise.
+SLOPES = np.arange(-12, 13, dtype=np.float32) * np.float32(0.025)
 # Thickness of a printed line, at most.
 LINE_PIXELS = 3
 # Area of a piece of the digit over that of the main one -> how far off it may be, in sizes of it.
@@ -223,27 +226,51 @@ def _lines(mask: Mask) -> Mask | None:
     rows, columns = np.nonzero(thin)
     if len(rows) < width // 2:
         return None
-    slopes = np.arange(-24, 25, dtype=np.float32) * np.float32(0.0125)
-    offsets = np.rint(rows - slopes[:, None] * (columns - width // 2)).astype(np.int64)
-    low = int(offsets.min())
-    span = int(offsets.max()) - low + 2
-    keys = (offsets - low) + np.arange(len(slopes))[:, None] * span
-    size = len(slopes) * span
-    votes = np.bincount(keys.ravel(), minlength=size)
-    left = np.bincount(keys[:, columns < quarter].ravel(), minlength=size)
-    right = np.bincount(keys[:, columns >= width - quarter].ravel(), minlength=size)
-    # A line may lie between two offsets.
-    pairs = [v + np.append(v[1:], 0) for v in (votes, left, right)]
-    good = (pairs[0] > 0.5 * width) & (pairs[1] > 0.4 * quarter) & (pairs[2] > 0.4 * quarter)
+    # Every third column votes for the lines that its pixels may be on.
+    voting = columns % 3 == 0
+    votes, keys, low, span = _votes(rows[voting], columns[voting] - width // 2, SLOPES)
+    candidates = np.flatnonzero((votes > 0.5 * width / 3).any(axis=1))
+    if not len(candidates):
+        return None
+    # Lines of the few slopes that are left, which must reach into both outer quarters.
+    slopes = SLOPES[candidates]
+    votes, keys, low, span = _votes(rows, columns - width // 2, slopes)
+    outer = [
+        _votes(rows[part], columns[part] - width // 2, slopes, low, span)[0]
+        for part in (columns < quarter, columns >= width - quarter)
+    ]
+    good = (votes > 0.5 * width) & (outer[0] > 0.4 * quarter) & (outer[1] > 0.4 * quarter)
     if not good.any():
         return None
-    near = good | np.append(good[1:], False)
-    near[1:] |= good[:-1]
-    near[2:] |= good[:-2]
+    near = good.ravel()
+    near = near | np.append(near[1:], False)
+    near[1:] |= good.ravel()[:-1]
+    near[2:] |= good.ravel()[:-2]
     on_line = near[keys].any(axis=0)
     found = np.zeros_like(mask)
     found[rows[on_line], columns[on_line]] = True
     return found
+
+
+def _votes(
+    rows: Indices,
+    columns: Indices,
+    slopes: NDArray[np.float32],
+    low: int | None = None,
+    span: int | None = None,
+) -> tuple[Indices, Indices, int, int]:
+    """Pixels on each line of these slopes (slopes, span), two pixels wide, by its row at column 0.
+
+    Also the pixels' keys into that (slopes, pixels), the first row and the span.
+    """
+    offsets = np.rint(rows - slopes[:, None] * columns).astype(np.int64)
+    if low is None or span is None:
+        low = int(offsets.min())
+        span = int(offsets.max()) - low + 3
+    keys = (offsets - low) + np.arange(len(slopes))[:, None] * span
+    votes = np.bincount(keys.ravel(), minlength=len(slopes) * span)
+    votes[:-1] += votes[1:]  # a line may lie between two rows
+    return votes.reshape(len(slopes), span), keys, low, span
 
 
 def _peak(contrast: Grey) -> int:
