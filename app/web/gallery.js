@@ -139,15 +139,16 @@ function sort(doubtfulFirst) {
 
 function download() {
 	const labels = service.metadata.card.labels;
-	const head = ["file", "label", "confidence", "recognized", ...labels.map((l) => `p_${l}`), "error"];
+	const head = ["file", "label", "confidence", "recognized", "novelty", ...labels.map((l) => `p_${l}`), "error"];
 	const rows = entries.map(({ file, outcome }) =>
 		outcome.error
-			? [file.name, "", "", "", ...labels.map(() => ""), outcome.error.detail]
+			? [file.name, "", "", "", "", ...labels.map(() => ""), outcome.error.detail]
 			: [
 					file.name,
 					outcome.label,
 					outcome.confidence,
-					outcome.recognized ?? "",
+					outcome.recognized,
+					outcome.novelty,
 					...outcome.probabilities,
 					"",
 				],
