@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from model.augment import augment
 from model.config import AugmentConfig, Preprocessing
 from model.outliers import TRAINING_KINDS, draw
-from model.preprocess import prepare
+from model.preprocess import prepare, prepare_file
+from model.uploads import MIXED, make_uploads
 
 FALSE_ALARMS = 0.01  # share of the validation digits that the threshold takes for novel
+UPLOADS = ("plain", "thin pen", MIXED)  # kinds of `model.uploads` that teach what a digit is
 HIDDEN = 64
 EPOCHS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 15, 512, 2e-3, 0.05, 0.2
 
@@ -72,7 +74,7 @@ def fit_novelty(
         validation: held-out ones, of which `FALSE_ALARMS` are to score above 0.5.
         preprocessing: that brings the outliers into the model's form.
         augmentation: of digits and of outliers alike, so that damage alone is not novel.
-        outliers: how many to draw of each kind.
+        outliers: how many to draw of each kind; of as many digits each of `UPLOADS`.
         seed: of all that is random.
 
     Returns: the head in evaluation mode, on the CPU.
@@ -84,9 +86,16 @@ def fit_novelty(
             for picture in draw(kind, outliers, digits, seed)
         ]
     )
+    uploaded = np.stack(
+        [
+            prepare_file(content, preprocessing)[0]
+            for name in UPLOADS
+            for content in make_uploads(digits[:outliers], name, seed)
+        ]
+    )
     inlying, outlying = (
-        torch.tensor(summaries(np.concatenate([part, _augmented(part, augmentation, seed)])))
-        for part in (digits, drawn)
+        torch.tensor(summaries(np.concatenate([*parts, _augmented(parts[0], augmentation, seed)])))
+        for parts in ((digits, uploaded), (drawn,))
     )
     features = torch.cat([inlying, outlying])
     targets = torch.cat([torch.zeros(len(inlying)), torch.ones(len(outlying))])

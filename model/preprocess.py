@@ -5,6 +5,7 @@ digit scaled into a 20x20 box with its aspect kept, then centred by mass in 28x2
 """
 
 import math
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,14 @@ THINNEST_PEN = 2.2
 MARGIN = 3
 # The digit's box against the model's input: 20 of 28 pixels.
 BOX_SHARE = 20 / 28
+
+
+def prepare_file(content: bytes, spec: Preprocessing) -> NDArray[np.uint8]:
+    """An image file -> the model's input (1, spec.height, spec.width).
+
+    Raises: what Pillow raises where the file is broken, which may be of any type.
+    """
+    return prepare(load_upright(Image.open(BytesIO(content))), spec)
 
 
 def prepare(picture: Image.Image, spec: Preprocessing) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ from model.checkpoint import Card
 from model.datasets import MNIST
 from model.export import Recognizer
 from model.outliers import draw, picture_of
-from model.preprocess import load_upright, prepare
+from model.preprocess import prepare_file
 from model.uploads import MIXED, NUISANCES, make_uploads
 
 SEED = 0
@@ -49,8 +49,7 @@ class Subject:
 
     def prepare_file(self, content: bytes) -> NDArray[np.uint8]:
         """An image file -> the model's input (C, H, W)."""
-        picture = load_upright(Image.open(BytesIO(content)))
-        return prepare(picture, self.card.preprocessing)
+        return prepare_file(content, self.card.preprocessing)
 
 
 @dataclass(frozen=True)

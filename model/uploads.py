@@ -2,7 +2,8 @@
 
 A digit is redrawn as a smooth line, laid on a sheet, photographed or scanned, and saved. Each
 nuisance of `NUISANCES` is a switch of its own over a plain drawing; `mixed` throws several.
-For measuring `model.preprocess` only; training sees none of it.
+They measure `model.preprocess`, and teach the novelty head that such are digits; the classifier
+learns nothing from them.
 """
 
 from collections.abc import Callable, Iterator
