@@ -1,13 +1,13 @@
 """The service's settings: environment variables with the prefix PERCEIVER_, or flags."""
 
 import importlib.util
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.cores import usable_cores
 from app.logs import LogFormat
 
 _EXPORTER = "opentelemetry.exporter.otlp.proto.http"
@@ -105,7 +105,4 @@ class Settings(BaseSettings):
     @property
     def threads(self) -> int:
         """Threads that one worker computes with: its share of the cores it may run on."""
-        # Not every system lets a process ask which cores it may run on.
-        allowed = getattr(os, "sched_getaffinity", None)
-        cores = len(allowed(0)) if allowed else os.cpu_count() or 1
-        return max(1, cores // self.workers)
+        return max(1, usable_cores() // self.workers)
