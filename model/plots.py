@@ -1,7 +1,7 @@
 """What a run looked like, as PNG files in memory."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -127,6 +127,18 @@ def attention_maps(image: NDArray[np.uint8], attention: NDArray[np.float32]) -> 
     for axes in figure.axes:
         axes.set_xticks([])
         axes.set_yticks([])
+    return _png(figure)
+
+
+def deletion_curves(curves: Mapping[str, NDArray[np.float64]]) -> bytes:
+    """The answers' mean probability as ink is deleted, by what decides which goes first."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, curve in curves.items():
+        axes.plot(np.linspace(0, 100, len(curve)), curve, label=name)
+    axes.set(title="Ink deleted", xlabel="% of the ink", ylabel="probability of the answer")
+    axes.grid(alpha=0.3)
+    axes.legend()
     return _png(figure)
 
 

@@ -3,27 +3,36 @@
 A suite takes a checkpoint and MNIST, and gives its figures with the table that shows them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import mannwhitneyu
 
-from model import cnn, nondigits, robustness
+from model import cnn, nondigits, plots, robustness
+from model import faithfulness as deletion
 from model.checkpoint import Card
 from model.datasets import MNIST
-from model.export import Recognizer
+from model.export import PixelExplainer, Recognizer, plain_classifier
 from model.outliers import draw, picture_of
 from model.preprocess import prepare_file
+from model.segment import Piece, Segmentation, find_marks, judge, segment
+from model.strips import STYLES, write
 from model.uploads import MIXED, NUISANCES, make_uploads
 
 SEED = 0
 UPLOADS_EACH = 300
 UPLOADS_MIXED = 1000
+
+EXPLAINED = 500  # images
+STRIPS = 100  # of each style and length
+LONGEST_STRIP = 10
 
 NONDIGITS = 500  # pictures of each kind
 
@@ -61,6 +70,7 @@ class Report:
 
 
 Suite = Callable[[Subject], Report]
+Costs = NDArray[np.float64]
 
 
 def corruptions(subject: Subject) -> Report:
@@ -143,6 +153,83 @@ def novelty(subject: Subject) -> Report:
     return Report("\n".join(lines), figures | {"mean": means, "n": NONDIGITS})
 
 
+def faithfulness(subject: Subject) -> Report:
+    """How fast an answer's probability falls as the ink that a map ranks highest is deleted.
+
+    The curves are drawn in runs/faithfulness-NAME.png.
+    """
+    images = subject.mnist.test.images[:EXPLAINED]
+    explainer = PixelExplainer(plain_classifier(subject.recognizer))
+    device = next(explainer.parameters()).device
+    with torch.inference_mode():
+        attention = np.concatenate(
+            [
+                explainer(part[:, None].to(device))[1].cpu().numpy()
+                for part in torch.tensor(images).split(100)
+            ]
+        )
+
+    def probabilities(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return subject.card.calibration.probabilities(subject.predict(images)[0])
+
+    curves = deletion.measure(images, attention, probabilities, SEED)
+    out = Path(f"runs/faithfulness-{subject.card.name}.png")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(plots.deletion_curves(curves))
+    shown = (0.1, 0.2, 0.3, 0.5)
+    lines = [f"{'ink deleted first':<18}{'area':>8}" + "".join(f"{x:>8.0%}" for x in shown)]
+    for name, curve in curves.items():
+        steps = "".join(f"{curve[round(x * deletion.STEPS)]:>8.3f}" for x in shown)
+        lines.append(f"{name:<18}{deletion.area(curve):>8.3f}{steps}")
+    lines.append(
+        f"\n{len(images)} test images; area under the answer's probability, and that -> {out}"
+    )
+    figures = {
+        name: {"area": deletion.area(curve), "curve": curve.tolist()}
+        for name, curve in curves.items()
+    }
+    return Report("\n".join(lines), figures | {"n": len(images)})
+
+
+def strips(subject: Subject) -> Report:
+    """Numbers of test digits, read as POST /read does: the share of them that is exact."""
+    lengths = range(1, LONGEST_STRIP + 1)
+    lines = [f"{'style':<20}" + "".join(f"{length:>7}" for length in lengths)]
+    figures: dict[str, Any] = {"n": STRIPS}
+    for name, style in STYLES.items():
+        random = np.random.default_rng(SEED)
+        row = []
+        for length in lengths:
+            made = (write(subject.mnist.test, length, style, random) for _ in range(STRIPS))
+            row.append(float(np.mean([_read(subject, m.picture) == m.text for m in made])))
+        figures[name] = row
+        lines.append(f"{name:<20}" + "".join(f"{share:>7.1%}" for share in row))
+    return Report("\n".join([*lines, f"\n{STRIPS} strips of each style and length"]), figures)
+
+
+def _read(subject: Subject, picture: Image.Image) -> str:
+    """What a picture says, its lines parted by line feeds."""
+    marks = find_marks(picture, picture.size)
+
+    def attempt(cut: Container[Piece]) -> tuple[Segmentation, NDArray[np.float32], Costs]:
+        found = segment(marks, subject.card.preprocessing, cut)
+        if not found.candidates:
+            return found, np.zeros((0, 1), np.float32), np.zeros(0)
+        pixels = np.concatenate([candidate.pixels for candidate in found.candidates])
+        logits, novelty = subject.predict(pixels)
+        probabilities = subject.card.calibration.probabilities(logits)
+        return found, logits, judge(found.candidates, probabilities, novelty)
+
+    found, logits, costs = attempt(())
+    doubtful = found.doubtful(costs)
+    if doubtful:
+        found, logits, costs = attempt(doubtful)
+    labels = subject.card.labels
+    return "\n".join(
+        "".join(labels[int(logits[index].argmax())] for index in way) for way in found.best(costs)
+    )
+
+
 def _png(picture: Image.Image) -> bytes:
     file = BytesIO()
     picture.save(file, "PNG")
@@ -152,6 +239,8 @@ def _png(picture: Image.Image) -> bytes:
 SUITES: dict[str, Suite] = {
     "corruptions": corruptions,
     "digits8x8": digits8x8,
+    "faithfulness": faithfulness,
     "novelty": novelty,
+    "strips": strips,
     "uploads": uploads,
 }

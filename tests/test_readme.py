@@ -39,6 +39,16 @@ def test_curl_line_works_as_pasted(line: str, server: Server):
         assert answer["predictions"][1]["error"]["status"] == 415
 
 
+def test_python_example_runs_as_printed(server: Server):
+    example = re.search(r"```python\n(from app.client.*?)```", README, re.DOTALL)[1]
+    code = example.replace("http://127.0.0.1:8000", server.url)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[0] == result.stdout.splitlines()[2] == "7"
+
+
 def test_printed_answer_is_the_services_own(server: Server):
     printed = json.loads(re.search(r"```json\n(.*?)```", README, re.DOTALL)[1])
     line = shlex.split(CURLS[0].replace("http://127.0.0.1:8000", server.url))
