@@ -145,11 +145,17 @@ def hugging_face() -> nn.Module:
 def our_engine() -> Infer:
     """What the service runs: the exported graph in ONNX Runtime, from pixels."""
     import onnxruntime
-    from bench.export_default import default_graph
 
+    from model.config import Preprocessing
+    from model.export import PixelClassifier, Recognizer, export_onnx
+    from model.novelty import NoveltyHead
+    from model.perceiver import Perceiver
+
+    classifier = PixelClassifier(Perceiver(), Preprocessing())
+    graph = export_onnx(Recognizer(classifier, NoveltyHead(6, 64)).eval())
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(default_graph(), options)
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(graph, options)
     return lambda images: session.run(None, {"images": images})
 
 
