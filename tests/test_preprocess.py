@@ -1,5 +1,7 @@
 """Pictures -> MNIST's form: what passes unchanged, what is brought there, what is nothing."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw, ImageOps
 
 from model.config import Preprocessing
+from model.datasets import load_mnist
 from model.preprocess import centre, is_centred_digit, prepare, to_grey
 from tests.digits import load_digits
 
@@ -26,6 +29,13 @@ def test_mnist_passes_bit_for_bit_and_so_does_its_negative():
         np.testing.assert_array_equal(
             prepare(Image.fromarray(image).convert("RGB"), SPEC)[0], image
         )
+
+
+def test_all_of_mnist_passes_bit_for_bit(mnist_folder: Path):
+    mnist = load_mnist(mnist_folder)
+    for part in (mnist.train, mnist.test):
+        for image in part.images:
+            assert np.array_equal(prepare(Image.fromarray(image), SPEC)[0], image)
 
 
 def test_result_is_in_mnists_form():
