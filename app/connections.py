@@ -99,6 +99,8 @@ class Connection(HttpToolsProtocol):
         self._shed = self._sheds()
         if not self._shed:
             super().on_headers_complete()
+            if self.service.draining:  # or the next request would meet the end of the connection
+                self.cycle.keep_alive = False
         self._enter(Phase.BODY)
 
     def on_body(self, body: bytes) -> None:

@@ -29,6 +29,8 @@ from model.checkpoint import Checkpoint
 
 FAILURE = 1
 HEARTBEAT_S = 1.0
+# A request on its way over a connection that was taken still gets its answer.
+LINGER_S = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +85,19 @@ class Server(uvicorn.Server):
         if counter % 10 == 0:  # once a second
             sweep(self.server_state.connections, asyncio.get_running_loop().time())
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuses connections, answers on those that were taken, then closes."""
+        for listener in sockets or []:
+            listener.listen(0)  # what waits to be taken is taken; hardly any comes to it
+        for _ in range(3):
+            await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        await asyncio.sleep(LINGER_S)
+        await super().shutdown(sockets)
 
     def drain(self) -> None:
         """Ends readiness now, and the server once balancers have had time to notice."""
