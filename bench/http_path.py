@@ -25,6 +25,7 @@ from app.api.uploads import FormLimits, _plain_form
 from app.batcher import Batcher
 from app.engines import EngineName, Outputs
 from app.images import decode
+from app.logs import configuration
 from app.main import create_app
 from app.predictor import Predictor
 from app.settings import Settings
@@ -61,10 +62,17 @@ def load(settings: Settings, checkpoint: Checkpoint | None = None) -> Predictor:
 def serve(port: int) -> None:
     """The service with that engine, in one process."""
     app = functools.partial(create_app, Settings(), load)
-    uvicorn.run(app, factory=True, port=port, access_log=False, log_level="warning")
+    uvicorn.run(
+        app,
+        factory=True,
+        port=port,
+        access_log=False,
+        log_level="warning",
+        log_config=configuration("json"),
+    )
 
 
-def server_cpu(rounds: int, seconds: float, connections: int) -> list[float]:
+def server_cpu(rounds: int, seconds: int, connections: int) -> list[float]:
     """CPU seconds of the server's process per request, one figure a round."""
     port, call = free_port(), form_call("/predict", SAMPLE.read_bytes())
     process = subprocess.Popen(

@@ -44,7 +44,7 @@ def form_call(path: str, image: bytes) -> Call:
     return Call(path, f"multipart/form-data; boundary={BOUNDARY}", body, '"7"')
 
 
-def closed_loop(port: int, call: Call, connections: int, seconds: float) -> dict[str, float]:
+def closed_loop(port: int, call: Call, connections: int, seconds: int) -> dict[str, float]:
     """Requests one after the other on each connection.
 
     Returns: requests_per_s, p50_ms, p99_ms, errors (answers that are not as expected counted in).
@@ -55,7 +55,7 @@ def closed_loop(port: int, call: Call, connections: int, seconds: float) -> dict
         environment = {"BODY": body.name, "CONTENT_TYPE": call.content_type, "EXPECT": call.expect}
         output = subprocess.run(
             [
-                *("wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "10s"),
+                *("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"),
                 *("-s", str(SCRIPT), f"http://127.0.0.1:{port}{call.path}"),
             ],
             env=os.environ | environment,

@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--venvs", type=Path, required=True, help="environments of the peers")
     parser.add_argument("--install", action="store_true", help="make the environments")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
+    parser.add_argument("--seconds", type=int, default=4, help="of each load")
     parser.add_argument("--only", nargs="*", help="contenders by name")
     parser.add_argument(
         "--runtime", choices=["torch", "onnxruntime"], default="torch", help="of the peers"
@@ -79,9 +79,13 @@ def main() -> None:
             figures = measure(contender, options.venvs, options.seconds)
             print(f"round {turn + 1}: {contender.name} {figures}", file=sys.stderr, flush=True)
             rounds[contender.name].append(figures)
-    rows = [row for name, turns in rounds.items() for row in summarise(name, turns)]
-    name = "peers" if options.runtime == "torch" else f"peers_{options.runtime}"
-    report(name, rows, command=f"python -m bench.peers --runtime {options.runtime}", rounds=rounds)
+        rows = [row for name, turns in rounds.items() for row in summarise(name, turns)]
+        report(
+            "peers" if options.runtime == "torch" else f"peers_{options.runtime}",
+            rows,
+            command=f"python -m bench.peers --runtime {options.runtime}",
+            rounds=rounds,
+        )
 
 
 def contenders() -> list[Contender]:
