@@ -62,8 +62,9 @@ def shapes(random: np.random.Generator, digits: Digits) -> Image.Image:
     points = (0.5 + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)) * side
     if random.random() < 0.2:
         width = random.uniform(0.02, 0.12) * side
-        for ends in (points[[0, corners // 2]], points[[corners // 3, -1]]):
-            curve(pen, ends, ink, width)
+        arm = np.array([[-0.35, 0.0], [0.35, 0.0]]) * side + side / 2
+        for turn in (angles[0], angles[0] + random.uniform(0.4, 0.6) * np.pi):
+            curve(pen, _turned(arm, turn, side), ink, width)
     elif random.random() < 0.5:
         pen.polygon([tuple(point) for point in points], fill=ink)
     else:
