@@ -228,6 +228,8 @@ def _lines(mask: Mask) -> Mask | None:
         return None
     # Every third column votes for the lines that its pixels may be on.
     voting = columns % 3 == 0
+    if not voting.any():
+        return None
     votes, keys, low, span = _votes(rows[voting], columns[voting] - width // 2, SLOPES)
     candidates = np.flatnonzero((votes > 0.5 * width / 3).any(axis=1))
     if not len(candidates):

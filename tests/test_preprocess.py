@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw, ImageOps
 
+from model import outliers
 from model.config import Preprocessing
 from model.datasets import load_mnist
 from model.preprocess import centre, is_centred_digit, prepare, to_grey
@@ -148,3 +149,9 @@ def test_the_outline_of_a_drawing_pad_is_no_digit():
     ImageDraw.Draw(pad).rectangle((20, 20, 380, 380), outline=120, width=3)
     difference = np.abs(prepare(pad, SPEC).astype(int) - prepare(digit, SPEC))
     assert difference.mean() < 3
+
+
+def test_thin_stripes_between_the_columns_that_vote_for_lines():
+    digits = np.zeros((1, 28, 28), np.uint8)
+    stripes = outliers.ripples(np.random.default_rng([0, 122, *b"ripples"]), digits)
+    assert prepare(stripes, SPEC).shape == (1, 28, 28)
