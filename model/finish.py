@@ -42,7 +42,7 @@ from model.export import ExportError, PixelClassifier, Recognizer, exported_file
 from model.novelty import fit_novelty
 from model.perceiver import Perceiver
 
-NOVELTY_DIGITS = 12_000  # training images that the novelty head sees at most
+DIGITS_PER_OUTLIER = 12  # training images that the novelty head sees for each picture of a kind
 
 
 def finish(
@@ -71,7 +71,7 @@ def finish(
     classifier = PixelClassifier(perceiver, preprocessing).eval()
     novelty = fit_novelty(
         lambda images: summarise(classifier, images),
-        train.images[:NOVELTY_DIGITS],
+        train.images[: DIGITS_PER_OUTLIER * recipe.outliers],
         validation.images,
         preprocessing,
         recipe.augment,
