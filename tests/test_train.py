@@ -198,6 +198,7 @@ FAST = (
     "--preset", "smoke", "--train-images", "1280", "--validation-images", "200",
     "--num-latents", "4", "--latent-dim", "16", "--latent-heads", "2", "--cross-heads", "2",
     "--precision", "float32",
+    *("--outliers", "10"),
 )  # fmt: skip
 
 
