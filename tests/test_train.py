@@ -197,8 +197,7 @@ def test_flags_go_over_the_preset_and_the_environment_counts_for_nothing(monkeyp
 FAST = (
     "--preset", "smoke", "--train-images", "1280", "--validation-images", "200",
     "--num-latents", "4", "--latent-dim", "16", "--latent-heads", "2", "--cross-heads", "2",
-    "--precision", "float32",
-    *("--outliers", "10"),
+    "--precision", "float32", "--outliers", "10",
 )  # fmt: skip
 
 
