@@ -69,6 +69,7 @@ class Connection(HttpToolsProtocol):
     limits: ConnectionLimits
     service: Service
 
+    # uvicorn narrows the transport's type as well
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._enter(Phase.HEAD)

@@ -52,7 +52,7 @@ class Nothing:
         return Outputs(logits, np.zeros(len(images), np.float32))
 
     def explaining(self) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError  # no request here asks for explanations
 
 
 def load(settings: Settings, checkpoint: Checkpoint | None = None) -> Predictor:

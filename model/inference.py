@@ -134,6 +134,7 @@ class _FirstRead(_Read):
             self.register_buffer("constant_latents", (latents + cross.out.bias)[None])  # (1, L, D)
         del self.norm, self.query, self.keys
 
+    # No latents go in: they are constant here.
     def forward(self, tokens: Tensor) -> Tensor:  # type: ignore[override]
         """(B, N, F) -> latents (R, D)."""
         update = F.linear(self.read(self.constant_queries, tokens), self.out.weight)

@@ -88,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         features.append(evidence(candidates, probabilities, novelty))
         targets.append(whole(candidates, strip))
     fitted, error = fit(np.concatenate(features), np.concatenate(targets), options.seed)
+    # NumPy's stub takes the names for its flag.
     np.savez(JUDGE_FILE, **fitted)  # type: ignore[arg-type]
     print(f"{error:.2%} of held-out candidates misjudged -> {JUDGE_FILE}")
     return 0
