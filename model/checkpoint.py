@@ -84,6 +84,7 @@ class TrainingRecord(_Part):
     """How the weights came about."""
 
     recipe: TrainConfig
+    started_from: str | None = Field(None, description="name and version; none: random weights")
     chosen_epoch: int = Field(ge=1, description="whose averaged weights validation picked")
     seconds: float = Field(ge=0, description="time spent in epochs")
     environment: dict[str, str] = Field(description="hardware and library versions")

@@ -73,6 +73,12 @@ class TrainConfig(_Config):
     ema_decay: float = Field(0.999, ge=0, lt=1, description="decay per step of averaged weights")
     validation_images: int = Field(5000, ge=1, description="training images held out for choosing")
     train_images: int | None = Field(None, ge=1, description="use only so many training images")
+    uploads: int = Field(
+        0, ge=0, description="training digits also shown as they come out of the upload path"
+    )
+    strips: int = Field(
+        0, ge=0, description="numbers of training digits whose digits are also shown as cut out"
+    )
     outliers: int = Field(
         1000, ge=1, description="pictures of each kind without a digit, for the novelty head"
     )

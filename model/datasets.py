@@ -48,6 +48,12 @@ class LabelledImages:
     def take(self, index: NDArray[np.int64]) -> "LabelledImages":
         return LabelledImages(self.images[index], self.labels[index])
 
+    def joined(self, other: "LabelledImages") -> "LabelledImages":
+        """These images, then those of `other`."""
+        return LabelledImages(
+            np.concatenate([self.images, other.images]), np.concatenate([self.labels, other.labels])
+        )
+
 
 @dataclass(frozen=True)
 class MNIST:

@@ -36,8 +36,11 @@ TRAINING_STYLES = (
 )
 
 
-def whole(candidates: Sequence[Candidate], strip: Strip) -> NDArray[np.bool_]:
-    """Which candidates hold one digit, all of it, and next to nothing else."""
+def digits_held(candidates: Sequence[Candidate], strip: Strip) -> NDArray[np.int64]:
+    """Which digit of the strip each candidate holds, all of it and next to nothing else.
+
+    Returns: (N,), counted from 1; 0 where it is none, a part of one, or several.
+    """
     height, width = strip.owner.shape
     ink = np.zeros((len(candidates), len(strip.text) + 1))
     for row, candidate in zip(ink, candidates, strict=True):
@@ -48,9 +51,10 @@ def whole(candidates: Sequence[Candidate], strip: Strip) -> NDArray[np.bool_]:
             row += np.bincount(strip.owner[rows, columns], minlength=len(row))
     ink = ink[:, 1:]
     most = ink.max(axis=1)
-    share = (ink / np.maximum(1, ink.max(axis=0))).max(axis=1)
-    result: NDArray[np.bool_] = (share > 0.85) & (ink.sum(axis=1) - most < 0.12 * ink.sum(axis=1))
-    return result
+    share = (ink / np.maximum(1, ink.max(axis=0, initial=0))).max(axis=1)
+    whole = (share > 0.85) & (ink.sum(axis=1) - most < 0.12 * ink.sum(axis=1))
+    held: NDArray[np.int64] = np.where(whole, ink.argmax(axis=1) + 1, 0)
+    return held
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logits, novelty = session.run(["logits", "novelty"], {"images": images})
         probabilities = card.calibration.probabilities(logits)
         features.append(evidence(candidates, probabilities, novelty))
-        targets.append(whole(candidates, strip))
+        targets.append(digits_held(candidates, strip) > 0)
     fitted, error = fit(np.concatenate(features), np.concatenate(targets), options.seed)
     # NumPy's stub takes the names for its flag.
     np.savez(JUDGE_FILE, **fitted)  # type: ignore[arg-type]

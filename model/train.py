@@ -33,15 +33,17 @@ from model.checkpoint import (
     CheckpointError,
     TrainingRecord,
     check_replaceable,
+    load_perceiver,
     read_checkpoint,
     write_checkpoint,
 )
-from model.config import PerceiverConfig, TrainConfig, explain
-from model.datasets import MNIST, DatasetError, load_mnist, split
+from model.config import PerceiverConfig, Preprocessing, TrainConfig, explain
+from model.datasets import MNIST, DatasetError, LabelledImages, load_mnist, split
 from model.device import DeviceError, find_device
 from model.evaluate import table
 from model.finish import finish
 from model.perceiver import Perceiver
+from model.served_digits import served_digits
 from model.trainer import Runtime, Trainer, TrainError
 
 STATE_FILE = "state.pt"
@@ -114,6 +116,9 @@ class TrainOptions(BaseSettings):
     run_folder: Path | None = Field(
         None, description="folder of the run's state; default runs/NAME"
     )
+    start_from: Path | None = Field(
+        None, description="checkpoint folder whose weights the run starts from; else random ones"
+    )
     resume: bool = Field(False, description="go on with the run in the run folder")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -157,7 +162,11 @@ def train(options: TrainOptions) -> Path:
         kept, validation = split(mnist.train, recipe.validation_images, recipe.seed)
         if recipe.train_images is not None:
             kept = kept.take(np.arange(min(recipe.train_images, len(kept))))
-        trainer = Trainer(options.model, recipe, kept, validation, mnist.class_names, runtime)
+        shown = kept
+        if recipe.uploads or recipe.strips:
+            shown = kept.joined(_served(kept, recipe, run, options.resume, runtime))
+        trainer = Trainer(options.model, recipe, shown, validation, mnist.class_names, runtime)
+        started_from = _start_from(trainer, options.start_from) if options.start_from else None
         _take_up(trainer, run, options.resume)
         if runtime.leads:
             print(_headline(trainer), flush=True)
@@ -175,16 +184,55 @@ def train(options: TrainOptions) -> Path:
                     f"{epoch.seconds:.0f} s, {_clock(left)} left"
                 )
         if runtime.leads:
-            _finish(trainer, mnist, options, out)
+            _finish(trainer, kept, mnist, started_from, options, out)
     return out
 
 
-def _finish(trainer: Trainer, mnist: MNIST, options: TrainOptions, out: Path) -> None:
+def _served(
+    digits: LabelledImages, recipe: TrainConfig, run: Path, resume: bool, runtime: Runtime
+) -> LabelledImages:
+    """Digits as the service meets them, kept in the run folder: they take minutes to make."""
+    path = run / "served.npz"
+    if not (resume and path.exists()) and runtime.leads:
+        made = served_digits(
+            digits, recipe.uploads, recipe.strips, Preprocessing(), recipe.seed, progress=True
+        )
+        run.mkdir(parents=True, exist_ok=True)
+        partial = run / "served.partial.npz"
+        np.savez(partial, images=made.images, labels=made.labels)
+        partial.replace(path)
+    if runtime.processes > 1:
+        dist.barrier()
+    with np.load(path) as arrays:
+        return LabelledImages(arrays["images"], arrays["labels"])
+
+
+def _start_from(trainer: Trainer, folder: Path) -> str:
+    """Takes over a checkpoint's weights; returns its name and version."""
+    checkpoint = read_checkpoint(folder)
+    card = checkpoint.card
+    if card.model != trainer.config:
+        raise TrainError(f"{folder} holds another model: give its flags, or start from another")
+    weights = load_perceiver(checkpoint).state_dict()
+    for perceiver in (trainer.perceiver, trainer.averaged):
+        perceiver.load_state_dict(weights)
+    return f"{card.name} {card.version}"
+
+
+def _finish(
+    trainer: Trainer,
+    kept: LabelledImages,
+    mnist: MNIST,
+    started_from: str | None,
+    options: TrainOptions,
+    out: Path,
+) -> None:
     """Finishes the weights that validation picked and writes the checkpoint."""
     perceiver = Perceiver(**trainer.config.arguments())
     perceiver.load_state_dict({k: v.cpu() for k, v in trainer.best_weights.items()})
     record = TrainingRecord(
         recipe=trainer.recipe,
+        started_from=started_from,
         chosen_epoch=trainer.best.epoch,
         seconds=sum(epoch.seconds for epoch in trainer.history),
         environment=trainer.runtime.environment(),
@@ -193,7 +241,7 @@ def _finish(trainer: Trainer, mnist: MNIST, options: TrainOptions, out: Path) ->
         perceiver,
         trainer.config,
         trainer.preprocessing,
-        trainer.train,
+        kept,
         trainer.validation,
         mnist,
         record,
