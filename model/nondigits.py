@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from model.datasets import LabelledImages
 from model.outliers import (
     LATIN,
     Digits,
@@ -114,6 +115,25 @@ def shuffled_pixels(random: np.random.Generator, digits: Digits) -> Image.Image:
     return on_paper(mixed, random)
 
 
+def mirrored(random: np.random.Generator, digits: Digits) -> Image.Image:
+    """A digit as a mirror shows it."""
+    return on_paper(any_digit(random, digits)[:, ::-1], random)
+
+
+def upside_down(random: np.random.Generator, digits: Digits) -> Image.Image:
+    """A digit on its head."""
+    return on_paper(any_digit(random, digits)[::-1, ::-1], random)
+
+
+# Those that are no digits any more.
+_MADE_OF: dict[Kind, tuple[int, ...]] = {mirrored: (2, 3, 4, 5, 6, 7, 9), upside_down: (3, 4, 7)}
+
+
+def material(kind: Kind, digits: LabelledImages) -> Digits:
+    """The digits that a kind may spoil, which nothing that is a digit too is made of."""
+    return digits.images[np.isin(digits.labels, _MADE_OF.get(kind, range(10)))]
+
+
 KINDS: tuple[Kind, ...] = (
     words,
     symbols,
@@ -125,6 +145,8 @@ KINDS: tuple[Kind, ...] = (
     faces,
     codes,
     shuffled_pixels,
+    mirrored,
+    upside_down,
 )
 
 

@@ -134,7 +134,8 @@ def novelty(subject: Subject) -> Report:
     figures: dict[str, Any] = {"false_alarms": float((digits > 0.5).mean()), "kinds": {}}
     lines = [f"{'kind':<18}{'AUROC':>8}{'unrecognized':>15}"]
     for kind in nondigits.KINDS:
-        files = (_png(picture) for picture in draw(kind, NONDIGITS, test.images))
+        pictures = draw(kind, NONDIGITS, nondigits.material(kind, test))
+        files = (_png(picture) for picture in pictures)
         prepared = np.stack([subject.prepare_file(content)[0] for content in files])
         others = subject.predict(prepared)[1]
         pairs_in_order = mannwhitneyu(others, digits).statistic
