@@ -9,7 +9,7 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageChops, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from model.config import Preprocessing
 from model.strokes import find_ink, line_width
@@ -24,7 +24,7 @@ LEAST_PIXELS = 64 * 64
 # Pixels of the result that a line is wide, at least.
 THINNEST_LINE = 1.8
 # Difference of a pixel's components from which on a picture has colours.
-IS_COLOUR = [0] * 40 + [255] * 216
+IS_COLOUR = 40
 # A digit smaller than this there, or drawn with a thinner pen, is looked at closer.
 FEWEST_PIXELS = 40
 THINNEST_PEN = 2.2
@@ -151,9 +151,8 @@ def _luminance(picture: Image.Image) -> Grey:
     """Grey of mode L or RGB; of colours, along the line through them on which they differ most."""
     if picture.mode == "L":
         return np.asarray(picture)
-    red, green, blue = picture.reduce(2).split()
-    tints = (ImageChops.difference(red, green), ImageChops.difference(green, blue))
-    if not any(tint.point(IS_COLOUR).getbbox() for tint in tints):
+    tints = np.diff(np.asarray(picture.reduce(2)).astype(np.int16), axis=2)
+    if max(int(tints.max()), -int(tints.min())) < IS_COLOUR:
         return np.asarray(picture.convert("L"))
     pixels = np.asarray(picture).astype(np.float32)
     spread = np.zeros((3, 3), np.float32)
