@@ -48,20 +48,34 @@ from model.trainer import Runtime, Trainer, TrainError
 
 STATE_FILE = "state.pt"
 
+SHIPPED_MODEL: dict[str, Any] = {
+    "depth": 2,
+    "fourier_bands": 6,
+    "num_latents": 8,
+    "latent_dim": 192,
+    "self_per_cross_atn": 1,
+    "cross_heads": 16,
+    "mlp_ratio": 2,
+    "input_adapter": "convolution",
+    "adapter_channels": 64,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "mnist": {
-        "model": {
-            "depth": 2,
-            "fourier_bands": 6,
-            "num_latents": 8,
-            "latent_dim": 192,
-            "self_per_cross_atn": 1,
-            "cross_heads": 16,
-            "mlp_ratio": 2,
-            "input_adapter": "convolution",
-            "adapter_channels": 64,
-        },
+        "model": SHIPPED_MODEL,
         "recipe": {"epochs": 80, "learning_rate": 2e-3, "ema_decay": 0.9995},
+    },
+    "served": {
+        "start_from": Path("weights/perceiver-mnist"),
+        "run_folder": Path("runs/served"),
+        "model": SHIPPED_MODEL,
+        "recipe": {
+            "epochs": 14,
+            "learning_rate": 7e-4,
+            "ema_decay": 0.9995,
+            "uploads": 24_000,
+            "strips": 4_000,
+        },
     },
     "smoke": {
         "name": "perceiver-smoke",
@@ -104,8 +118,10 @@ class TrainOptions(BaseSettings):
         },
     )
 
-    preset: Literal["mnist", "smoke"] = Field(
-        "mnist", description="starting values: mnist, or smoke (within a minute on 2 cores)"
+    preset: Literal["mnist", "served", "smoke"] = Field(
+        "mnist",
+        description="starting values: mnist; served, which goes on from there with digits as the "
+        "service meets them; smoke (within a minute on 2 cores)",
     )
     data: Path | None = Field(None, description="folder of MNIST's IDX files; else downloaded")
     name: str = Field("perceiver-mnist", pattern=NAME_PATTERN, description="the checkpoint's name")
