@@ -70,7 +70,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "run_folder": Path("runs/served"),
         "model": SHIPPED_MODEL,
         "recipe": {
-            "epochs": 14,
+            "epochs": 10,
             "learning_rate": 7e-4,
             "ema_decay": 0.9995,
             "uploads": 24_000,
