@@ -19,6 +19,7 @@ from model.evaluate import (
     broken_claims,
     expected_calibration_error,
     fit_calibration,
+    main,
     negative_log_likelihood,
     score,
 )
@@ -123,11 +124,9 @@ def test_false_claim_is_found_out(mnist_folder: Path, tmp_path: Path):
     assert "claims accuracy 0.99990" in result.stdout
 
 
-def test_missing_checkpoint_is_a_sentence(tmp_path: Path):
-    result = evaluate(str(tmp_path / "none"))
-    assert result.returncode == 2
-    assert "no checkpoint folder" in result.stderr
-    assert "Traceback" not in result.stderr
+def test_missing_checkpoint_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main([str(tmp_path / "none")]) == 2
+    assert "no checkpoint folder" in capsys.readouterr().err
 
 
 def test_a_suite_has_its_table_and_its_figures(mnist_folder: Path, tmp_path: Path):
@@ -141,7 +140,8 @@ def test_a_suite_has_its_table_and_its_figures(mnist_folder: Path, tmp_path: Pat
     assert f"{figures['accuracy']:.2%}" in result.stdout
 
 
-def test_an_unknown_suite_is_a_sentence():
-    result = evaluate(str(SHIPPED), "--suite", "horoscope")
-    assert result.returncode == 2
-    assert "corruptions" in result.stderr
+def test_an_unknown_suite_is_a_sentence(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main([str(SHIPPED), "--suite", "horoscope"])
+    assert ended.value.code == 2
+    assert "corruptions" in capsys.readouterr().err
