@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from model.augment import augment
 from model.config import AugmentConfig, Preprocessing
-from model.outliers import TRAINING_KINDS, draw
+from model.outliers import DIGIT_KINDS, TRAINING_KINDS, draw
 from model.preprocess import prepare, prepare_file
 from model.uploads import MIXED, make_uploads
 
 FALSE_ALARMS = 0.01  # share of the validation digits that the threshold takes for novel
-UPLOADS = ("plain", "thin pen", MIXED)  # kinds of `model.uploads` that teach what a digit is
+# Kinds of `model.uploads` that teach what a digit is.
+UPLOADS = ("plain", "thin pen", "thick marker", MIXED)
 HIDDEN = 64
 EPOCHS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 15, 512, 2e-3, 0.05, 0.2
 
@@ -74,17 +75,21 @@ def fit_novelty(
         validation: held-out ones, of which `FALSE_ALARMS` are to score above 0.5.
         preprocessing: that brings the outliers into the model's form.
         augmentation: of digits and of outliers alike, so that damage alone is not novel.
-        outliers: how many to draw of each kind; of as many digits each of `UPLOADS`.
+        outliers: how many to draw of each kind, and of digits of each of `UPLOADS` and
+            `DIGIT_KINDS`.
         seed: of all that is random.
 
     Returns: the head in evaluation mode, on the CPU.
     """
-    drawn = np.stack(
-        [
-            prepare(picture, preprocessing)[0]
-            for kind in TRAINING_KINDS
-            for picture in draw(kind, outliers, digits, seed)
-        ]
+    drawn, unwritten = (
+        np.stack(
+            [
+                prepare(picture, preprocessing)[0]
+                for kind in kinds
+                for picture in draw(kind, outliers, digits, seed)
+            ]
+        )
+        for kinds in (TRAINING_KINDS, DIGIT_KINDS)
     )
     uploaded = np.stack(
         [
@@ -95,7 +100,7 @@ def fit_novelty(
     )
     inlying, outlying = (
         torch.tensor(summaries(np.concatenate([*parts, _augmented(parts[0], augmentation, seed)])))
-        for parts in ((digits, uploaded), (drawn,))
+        for parts in ((digits, uploaded, unwritten), (drawn,))
     )
     features = torch.cat([inlying, outlying])
     targets = torch.cat([torch.zeros(len(inlying)), torch.ones(len(outlying))])

@@ -3,7 +3,8 @@
 Each kind is a function of a random generator and of digits, which some kinds spoil. Kinds that
 measure the result are in `model.nondigits`, none of them here. Letters that many hands write like a
 digit are left out: B b 8, D O o Q q 0 9, G 6, g 9, I i l 1, S s 5, T 7, U u V v 0, y Y 4, Z z 2,
-and their likes in other alphabets.
+and their likes in other alphabets. `DIGIT_KINDS` are the other side: digits as no hand of MNIST's
+wrote them.
 """
 
 import functools
@@ -120,6 +121,22 @@ def joined_digits(random: np.random.Generator, digits: Digits) -> Image.Image:
     return on_paper(wide, random)
 
 
+def printed_digits(random: np.random.Generator, digits: Digits) -> Image.Image:
+    """One digit in any of many fonts, upright or a little turned."""
+    return written(str(random.integers(10)), random)
+
+
+def bars(random: np.random.Generator, digits: Digits) -> Image.Image:
+    """A straight line with a pen or a marker, upright or leaning: many write a one so."""
+    picture, pen, ink = page(random)
+    side = picture.width
+    half, lean = random.uniform(0.12, 0.42), random.uniform(-0.3, 0.3) * random.random()
+    ends = (0.5 + half * np.array([[lean, -1.0], [-lean, 1.0]])) * side
+    curve(pen, ends, ink, random.uniform(0.08, 0.4) * half * side)
+    return picture
+
+
+DIGIT_KINDS: tuple[Kind, ...] = (printed_digits, bars)
 TRAINING_KINDS: tuple[Kind, ...] = (
     letters,
     foreign_letters,

@@ -80,7 +80,9 @@ def test_the_threshold_is_what_validation_digits_seldom_pass():
         assert torch.equal(array, again.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("kind", [*outliers.TRAINING_KINDS, *nondigits.KINDS])
+@pytest.mark.parametrize(
+    "kind", [*outliers.TRAINING_KINDS, *outliers.DIGIT_KINDS, *nondigits.KINDS]
+)
 def test_drawing_is_repeatable(kind: outliers.Kind):
     first, second = (outliers.draw(kind, 2, IMAGES, seed=5) for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
