@@ -1,7 +1,8 @@
 """Dynamic batching: what arrives while the function works forms its next batch.
 
 Knows nothing of models or HTTP: it batches the calls of any function that maps many items at once.
-All state belongs to the event loop; only the function runs in threads, its own.
+The function runs in threads of its own, which take their batches themselves: a busy event loop
+doesn't keep them waiting. Answers and their figures belong to the event loop.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,7 @@ class DeadlineExceededError(BatcherError):
     """The deadline passed before the answer was there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[Result]):
+class Outcome(NamedTuple, Generic[Result]):
     """What became of one item."""
 
     value: Result | Exception  # what the function raised for this item, alone in its batch
@@ -67,12 +67,11 @@ class _Job(Generic[Item, Result]):
 
 @dataclass(eq=False, slots=True)
 class _Run(Generic[Item, Result]):
-    """A call of the function, and those that follow it in its thread."""
+    """A batch that a thread computes, at once or item by item."""
 
     batch: list[_Job[Item, Result]]
-    started: float = field(default_factory=time.monotonic)  # the first of these calls
+    started: float = field(default_factory=time.monotonic)  # the first call of the function
     called: float = field(default_factory=time.monotonic)  # this call
-    retries: list[_Job[Item, Result]] = field(default_factory=list)  # each in a call of its own
 
 
 class Batcher(Generic[Item, Result]):
@@ -100,16 +99,17 @@ class Batcher(Generic[Item, Result]):
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._concurrency = concurrency
+        self._lock = threading.Lock()  # of the queue, the runs and the count of sleepers
         self._queue: OrderedDict[_Job[Item, Result], None] = OrderedDict()
         self._runs: set[_Run[Item, Result]] = set()
+        self._sleepers = 0  # threads that wait to be woken
+        self._wake = queue.SimpleQueue[None]()
         self._idle = asyncio.Event()
         self._idle.set()
         self.observer: Observer | None = None
         self.healthy = True  # the latest call of the function succeeded
         self._closed = False
-        # Not an executor: its futures would cost more than all else in here.
-        self._calls: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, _Run[Item, Result]] | None]
-        self._calls = queue.SimpleQueue()
+        self._ended = False
         for index in range(concurrency):
             threading.Thread(target=self._work, name=f"batcher-{index}", daemon=True).start()
 
@@ -134,19 +134,20 @@ class Batcher(Generic[Item, Result]):
         if deadline <= loop.time():
             raise DeadlineExceededError("the answer was not ready in time")
         jobs = [_Job[Item, Result](item, loop.create_future()) for item in items]
-        self._queue.update(dict.fromkeys(jobs))
-        self._start_batches()
-        if self.observer:
-            self.observer.queued(len(self._queue))
+        self._put(jobs)
+        # Cheaper than asyncio.timeout_at.
+        timer = loop.call_at(deadline, self._expire, jobs)
         try:
-            async with asyncio.timeout_at(deadline):
-                return [await job.future for job in jobs]
-        except TimeoutError:
-            raise DeadlineExceededError("the answer was not ready in time") from None
+            return [await job.future for job in jobs]
+        except BaseException:
+            self._forget(jobs)
+            raise
         finally:
-            for job in jobs:
-                job.future.cancel()
-                self._queue.pop(job, None)
+            timer.cancel()
+
+    def has_room(self, items: int) -> bool:
+        """Whether so many more items may wait."""
+        return len(self._queue) + items <= self._max_queue
 
     def check_open(self) -> None:
         """Raises `ClosedError` once `close` was called."""
@@ -155,77 +156,146 @@ class Batcher(Generic[Item, Result]):
 
     def check_room(self, items: int) -> None:
         """Raises `QueueFullError` where so many more items may not wait."""
-        if len(self._queue) + items > self._max_queue:
+        if not self.has_room(items):
             raise QueueFullError(f"{len(self._queue)} images are waiting, as many as may")
 
     def busy_for(self) -> float:
         """Seconds that the longest of the current calls has taken, 0 between calls."""
         now = time.monotonic()
-        return max((now - run.called for run in self._runs), default=0.0)
+        with self._lock:
+            return max((now - run.called for run in self._runs), default=0.0)
 
     async def close(self) -> None:
         """Takes no more items and returns when those taken have been computed."""
         self._closed = True
         await self._idle.wait()
+        self._ended = True
         for _ in range(self._concurrency):
-            self._calls.put(None)
+            self._wake.put(None)
 
-    def _start_batches(self) -> None:
-        while self._queue and len(self._runs) < self._concurrency:
-            batch: list[_Job[Item, Result]] = []
-            while self._queue and len(batch) < self._max_batch:
-                job, _ = self._queue.popitem(last=False)
-                if not job.future.done():  # else its caller has gone
-                    batch.append(job)
-            if batch:
-                self._start(_Run(batch))
-
-    def _start(self, run: _Run[Item, Result]) -> None:
+    def _put(self, jobs: list[_Job[Item, Result]]) -> None:
         self._idle.clear()
-        self._runs.add(run)
-        self._calls.put((asyncio.get_running_loop(), run))
+        with self._lock:
+            for job in jobs:
+                self._queue[job] = None
+            waking = min(self._sleepers, -(-len(self._queue) // self._max_batch))
+            self._sleepers -= waking
+        for _ in range(waking):
+            self._wake.put(None)
+        self._tell_queued()
+
+    @staticmethod
+    def _expire(jobs: list[_Job[Item, Result]]) -> None:
+        """Fails the future that is awaited."""
+        for job in jobs:
+            if not job.future.done():
+                job.future.set_exception(DeadlineExceededError("the answer was not ready in time"))
+                return
+
+    def _forget(self, jobs: list[_Job[Item, Result]]) -> None:
+        for job in jobs:
+            job.future.cancel()
+        with self._lock:
+            for job in jobs:
+                self._queue.pop(job, None)
+        self._settle()
+
+    def _settle(self) -> None:
+        with self._lock:
+            idle = not self._runs and not self._queue
+        if idle:
+            self._idle.set()
 
     def _work(self) -> None:
-        """Calls the function in a thread, until told None."""
-        while (call := self._calls.get()) is not None:
-            loop, run = call
-            outcome: Sequence[Result] | Exception
-            try:
-                outcome = self._function([job.item for job in run.batch])
-                if len(outcome) != len(run.batch):
-                    raise ValueError(f"{len(outcome)} results for {len(run.batch)} items")
-            except Exception as error:
-                outcome = error
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(self._finish, run, outcome)
+        """Computes batch after batch, in a thread."""
+        while (run := self._take()) is not None:
+            outcome = self._call(run.batch)
+            if isinstance(outcome, Exception) and len(run.batch) > 1:
+                logger.warning(
+                    "a batch of %d failed, each item is tried alone: %r", len(run.batch), outcome
+                )
+                self._report(run, [], outcome)
+                for job in run.batch:
+                    if not job.future.done():  # else its caller has gone
+                        run.called = time.monotonic()
+                        self._report(run, [job], self._call([job]))
+                self._report(run, [], None, ended=True)
+            else:
+                self._report(run, run.batch, outcome, ended=True)
 
-    def _finish(self, run: _Run[Item, Result], outcome: Sequence[Result] | Exception) -> None:
-        self._runs.remove(run)
-        self.healthy = not isinstance(outcome, Exception)
-        if not isinstance(outcome, Exception):
+    def _take(self) -> _Run[Item, Result] | None:
+        """The next batch, when there is one; None at the end."""
+        while not self._ended:
+            with self._lock:
+                batch: list[_Job[Item, Result]] = []
+                while self._queue and len(batch) < self._max_batch:
+                    job, _ = self._queue.popitem(last=False)
+                    if not job.future.done():  # else its caller has gone
+                        batch.append(job)
+                if batch:
+                    run = _Run(batch)
+                    self._runs.add(run)
+                    return run
+                self._sleepers += 1
+            self._wake.get()
+        return None
+
+    def _call(self, jobs: Sequence[_Job[Item, Result]]) -> Sequence[Result] | Exception:
+        try:
+            results = self._function([job.item for job in jobs])
+            if len(results) != len(jobs):
+                raise ValueError(f"{len(results)} results for {len(jobs)} items")
+        except Exception as error:
+            return error
+        return results
+
+    def _report(
+        self,
+        run: _Run[Item, Result],
+        jobs: list[_Job[Item, Result]],
+        outcome: Sequence[Result] | Exception | None,
+        *,
+        ended: bool = False,
+    ) -> None:
+        loop = run.batch[0].future.get_loop()
+        seconds = time.monotonic() - run.started
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(self._finish, run, jobs, outcome, seconds, ended)
+
+    def _finish(
+        self,
+        run: _Run[Item, Result],
+        jobs: list[_Job[Item, Result]],
+        outcome: Sequence[Result] | Exception | None,
+        seconds: float,
+        ended: bool,
+    ) -> None:
+        """Answers jobs with what the function gave or raised; on the event loop."""
+        if isinstance(outcome, Exception):
+            self.healthy = False
+            self._answer(run, jobs, [outcome] * len(jobs), seconds)
+        elif outcome is not None:
+            self.healthy = True
             if self.observer:
-                self.observer.batch(len(run.batch))
-            self._answer(run, outcome)
-        elif len(run.batch) == 1:
-            self._answer(run, [outcome])
-        else:
-            logger.warning(
-                "a batch of %d failed, each item is tried alone: %r", len(run.batch), outcome
-            )
-            run.retries = run.batch
-        retries = [job for job in run.retries if not job.future.done()]
-        if retries:
-            self._start(_Run(retries[:1], run.started, retries=retries[1:]))
-        self._start_batches()
-        if not self._runs:
-            self._idle.set()
+                self.observer.batch(len(jobs))
+            self._answer(run, jobs, outcome, seconds)
+        if ended:
+            with self._lock:
+                self._runs.discard(run)
+            self._settle()
+            self._tell_queued()
+
+    def _tell_queued(self) -> None:
         if self.observer:
             self.observer.queued(len(self._queue))
 
     @staticmethod
-    def _answer(run: _Run[Item, Result], values: Sequence[Result | Exception]) -> None:
-        ended = time.monotonic()
-        for job, value in zip(run.batch, values, strict=True):
+    def _answer(
+        run: _Run[Item, Result],
+        jobs: list[_Job[Item, Result]],
+        values: Sequence[Result | Exception],
+        seconds: float,
+    ) -> None:
+        for job, value in zip(jobs, values, strict=True):
             if not job.future.done():
-                queued = run.started - job.submitted
-                job.future.set_result(Outcome(value, queued, ended - run.started))
+                job.future.set_result(Outcome(value, run.started - job.submitted, seconds))

@@ -15,10 +15,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app import problems
 from app.batcher import QueueFullError
 from app.lifecycle import Service
-from app.observability import request_id_of, tell_refusal
+from app.observability import request_id_of, tell
 from app.problems import RequestError
 from app.settings import Settings
 
+# Extension of a request's scope: its body is here when the application is called.
+WHOLE = "perceiver.whole"
 MAX_HEAD_BYTES = 64 * 1024
 KEEP_ALIVE_S = 5
 # Whoever reads a body refuses a slow sender in time; this much later the connection itself goes.
@@ -113,6 +115,7 @@ class Connection(HttpToolsProtocol):
             self._enter(Phase.IDLE)
             return
         super().on_message_complete()
+        self.scope["extensions"] = {WHOLE: {}}
         self._enter(Phase.IDLE if self.cycle.response_complete else Phase.ANSWER)
 
     def on_response_complete(self) -> None:
@@ -160,7 +163,16 @@ class Connection(HttpToolsProtocol):
         self.transport.write(_refusal(path) % (keep, request_id.encode()))
         if keep == b"close":
             self.transport.close()
-        tell_refusal(service.metrics, path, request_id, problems.QUEUE_FULL)
+        tell(
+            service.metrics,
+            request_id=request_id,
+            method="POST",
+            route=path,
+            path=path,
+            status=problems.QUEUE_FULL.status,
+            seconds=0.0,
+            reason=problems.QUEUE_FULL.slug,
+        )
         return True
 
     def _enter(self, phase: Phase) -> None:

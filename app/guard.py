@@ -12,7 +12,7 @@ from app.problems import UPLOADS_FULL, RequestError
 
 # What orchestrators and the page's visitors ask for before they could have a key.
 _OPEN = re.compile(r"/(health(/live|/ready)?|v2/health/(live|ready)|web/.*|)")
-_NOSNIFF = (b"x-content-type-options", b"nosniff")
+NOSNIFF = (b"x-content-type-options", b"nosniff")
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 # An upload up to this size is taken even when the uploads together are too large.
 FAIR_SHARE = 64 * 1024
@@ -38,7 +38,7 @@ class Guard:
         guarded_send = _with_security_headers(send)
         keys = self._service.keys
         if keys and not is_open(scope["path"]):
-            given = _given_key(scope)
+            given = given_key(scope)
             if given is None or not keys.admit(given):
                 await _refuse(given)(scope, receive, guarded_send)
                 return
@@ -65,7 +65,7 @@ class Guard:
             self._uploaded -= mine
 
 
-def _given_key(scope: Scope) -> bytes | None:
+def given_key(scope: Scope) -> bytes | None:
     """The key that comes as `X-API-Key` or as a bearer token."""
     for name, value in scope["headers"]:
         if name == b"x-api-key":
@@ -98,8 +98,8 @@ def _with_security_headers(send: Send) -> Send:
         if message["type"] == "http.response.start":
             headers = message["headers"] = list(message["headers"])
             names = {name for name, _ in headers}
-            if _NOSNIFF[0] not in names:
-                headers.append(_NOSNIFF)
+            if NOSNIFF[0] not in names:
+                headers.append(NOSNIFF)
             is_page = (b"content-type", b"text/html; charset=utf-8") in headers
             if is_page and b"content-security-policy" not in names:
                 held = message

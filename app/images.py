@@ -108,7 +108,7 @@ def decode(content: bytes, max_pixels: int, least: int = DECODED_SIZE) -> Image.
 
 
 def is_tiny(content: bytes) -> bool:
-    """Whether decoding takes less time than handing it to another thread: a PNG as MNIST's are."""
+    """Whether it is a PNG as small as MNIST's images are."""
     if len(content) > TINY_BYTES or not content.startswith(b"\x89PNG") or len(content) < 24:
         return False
     width, height = struct.unpack_from(">II", content, 16)

@@ -11,7 +11,6 @@ from starlette.middleware.cors import CORSMiddleware
 from app import problems
 from app.api import admin, explain, health, metadata, metrics, open_inference, page, predict, read
 from app.api.documentation import require_keys
-from app.api.shortcut import Shortcut
 from app.guard import Guard, is_open
 from app.lifecycle import Lifespan, Service
 from app.metrics import Metrics
@@ -57,7 +56,6 @@ def create_app(
         exception_handlers=dict.fromkeys(problems.HANDLED, problems.handle),
     )
     app.state.service = service
-    app.add_middleware(Shortcut, routes=predict.FAST)
     app.add_middleware(Guard, service=service)
     if service.settings.cors_origins:  # before the guard: a preflight carries no key
         app.add_middleware(

@@ -34,7 +34,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 _STAGE_SECONDS = (0.0001, 0.00025, 0.0005, *_SECONDS[:-3])
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
 _SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
-_STAGES = ("decode", "preprocess", "queue", "infer")
+_STAGES = ("decode", "preprocess", "queue", "infer")  # as a Timing has them
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -141,9 +141,7 @@ class Metrics(Collector):
 
     def prediction(self, prediction: "Prediction") -> None:
         """Counts an image that was read."""
-        timing = prediction.timing
-        stages = (timing.decode, timing.preprocess, timing.queue, timing.infer)
-        for place, seconds in zip(self._stages, stages, strict=True):
+        for place, seconds in zip(self._stages, prediction.timing, strict=True):
             if seconds:  # an image that came as an array was not decoded
                 self._observe(place, _STAGE_SECONDS, seconds)
         self._values[self._place(DIGITS, prediction.label)] += 1

@@ -5,7 +5,6 @@ import random
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from app.spans import Spans
 
 _ID = re.compile(rb"[!-~]{1,128}")  # visible ASCII
-_STAGES = tuple(field.name for field in fields(Timing))
+_STAGE_MS = tuple(f"{stage}_ms" for stage in Timing._fields)
 
 NO_ROUTE = "other"  # the label of a path that no route answers: an asset, or nothing
 
@@ -72,48 +71,73 @@ class Observe:
             problem = problems.describe(error, problems.instance_of(scope["path"]))
             await problems.respond(problem)(scope, receive, send_with_headers)
         finally:
-            line = self._tell(scope, request_id, trace, status, time.perf_counter() - started)
+            line = tell(
+                self._metrics,
+                request_id=request_id,
+                method=scope["method"],
+                route=getattr(scope.get("route"), "path", "") or NO_ROUTE,
+                path=scope["path"],
+                status=status,
+                seconds=time.perf_counter() - started,
+                reason=state.get("reason"),
+                timing=state.get("timing"),
+                trace=trace,
+            )
             if span is not None:
                 span.end(line, state.get("timing"))
 
-    def _tell(
-        self,
-        scope: Scope,
-        request_id: str,
-        trace: TraceContext | None,
-        status: int,
-        seconds: float,
-    ) -> dict[str, str | float]:
-        """Counts and logs a request; the fields of its line."""
-        state, method = scope["state"], scope["method"]
-        route = getattr(scope.get("route"), "path", "") or NO_ROUTE
-        line: dict[str, str | float] = {
-            "request_id": request_id,
-            "method": method,
-            "route": route,
-            "path": scope["path"],
-            "status": status,
-            "duration_ms": round(seconds * 1000, 3),
-        }
-        if status:  # else no answer began
-            self._metrics.request(route, method, status, seconds)
-        if reason := state.get("reason"):
-            self._metrics.rejected(reason)
-            line["reason"] = reason
-        if timing := state.get("timing"):
-            for stage in _STAGES:
-                line[f"{stage}_ms"] = round(getattr(timing, stage) * 1000, 3)
-        if trace is not None:
-            line["trace_id"], line["span_id"] = trace.trace_id, trace.span_id
-        log_request(line, failed=status >= 500 or not status)
-        return line
+
+def tell(
+    metrics: Metrics,
+    *,
+    request_id: str,
+    method: str,
+    route: str,
+    path: str,
+    status: int,
+    seconds: float,
+    reason: str | None = None,
+    timing: Timing | None = None,
+    trace: TraceContext | None = None,
+) -> dict[str, str | float]:
+    """Counts and logs a request; the fields of its line.
+
+    Args:
+        status: 0 where no answer began.
+        reason: slug of the problem that was the answer.
+    """
+    line: dict[str, str | float] = {
+        "request_id": request_id,
+        "method": method,
+        "route": route,
+        "path": path,
+        "status": status,
+        "duration_ms": round(seconds * 1000, 3),
+    }
+    if status:
+        metrics.request(route, method, status, seconds)
+    if reason:
+        metrics.rejected(reason)
+        line["reason"] = reason
+    if timing is not None:
+        for name, stage in zip(_STAGE_MS, timing, strict=True):
+            line[name] = round(stage * 1000, 3)
+    if trace is not None:
+        line["trace_id"], line["span_id"] = trace.trace_id, trace.span_id
+    log_request(line, failed=status >= 500 or not status)
+    return line
 
 
 def server_timing(timing: Timing | None, total: float) -> str:
     """A Server-Timing header; seconds in, milliseconds out."""
-    stages = {} if timing is None else {stage: getattr(timing, stage) for stage in _STAGES}
-    stages["total"] = total
-    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in stages.items())
+    last = f"total;dur={total * 1000:.2f}"
+    if timing is None:
+        return last
+    decode, preprocess, queue, infer = timing
+    return (
+        f"decode;dur={decode * 1000:.2f}, preprocess;dur={preprocess * 1000:.2f}, "
+        f"queue;dur={queue * 1000:.2f}, infer;dur={infer * 1000:.2f}, {last}"
+    )
 
 
 def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -122,22 +146,6 @@ def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
         if name == b"x-request-id" and _ID.fullmatch(value):
             return str(value, "ascii")
     return f"{random.getrandbits(128):032x}"
-
-
-def tell_refusal(metrics: Metrics, path: str, request_id: str, kind: problems.Kind) -> None:
-    """Counts and logs a POST that was refused before it came to the application."""
-    metrics.request(path, "POST", kind.status, 0.0)
-    metrics.rejected(kind.slug)
-    line: dict[str, str | float] = {
-        "request_id": request_id,
-        "method": "POST",
-        "route": path,
-        "path": path,
-        "status": kind.status,
-        "duration_ms": 0.0,
-        "reason": kind.slug,
-    }
-    log_request(line, failed=True)
 
 
 def _names(scope: Scope) -> tuple[str, TraceContext | None, str]:

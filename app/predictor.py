@@ -4,14 +4,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
 from time import perf_counter
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.batcher import Batcher, DeadlineExceededError, QueueFullError
+from app.batcher import Batcher, DeadlineExceededError
 from app.engines import Engine, EngineError, create_engine, prove
 from app.images import ImageError, decode, is_tiny
 from app.metrics import Metrics
@@ -29,8 +28,7 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """Where an image's time went, in seconds."""
 
     decode: float
@@ -41,13 +39,12 @@ class Timing:
     @classmethod
     def slowest(cls, timings: Iterable["Timing"]) -> "Timing | None":
         """Each stage's longest time, None where there are no timings."""
-        stages = zip(*map(astuple, timings), strict=True)
+        stages = zip(*timings, strict=True)
         longest = [max(stage) for stage in stages]
         return cls(*longest) if longest else None
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """What the model reads in one image."""
 
     label: str  # of the most probable class
@@ -66,8 +63,7 @@ class Prediction:
 _Output = tuple[list[float], float]  # probabilities, novelty
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
+class _Prepared(NamedTuple):
     pixels: NDArray[np.uint8]  # (C, H, W)
     decode_s: float
     preprocess_s: float
@@ -105,16 +101,18 @@ class Predictor:
             BatcherError: too many wait, the deadline passed, or `close` was called.
             EngineError: the engine can't compute this image.
         """
-        (outcome,) = await self.predict_many([image], deadline)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        prediction, _ = await self.predict_and_show(image, deadline)
+        return prediction
 
     async def predict_and_show(
         self, image: bytes, deadline: float
     ) -> tuple[Prediction, NDArray[np.uint8]]:
         """Reads one image as `predict` does; also gives what the model saw, (C, H, W)."""
-        (item,) = await self._prepare_all([image], deadline)
+        if is_tiny(image):  # decoding takes less time than handing it to another thread
+            self._check_room(1)
+            item = self._prepare(image)
+        else:
+            item = await self.in_decoder(self._prepare, image, deadline)
         if isinstance(item, ImageError):
             raise item
         (outcome,) = await self._compute([item], deadline)
@@ -130,7 +128,7 @@ class Predictor:
         Raises:
             BatcherError: too many wait, the deadline passed, or `close` was called.
         """
-        prepared = await self._prepare_all(images, deadline)
+        prepared = await self._in_decoders(self._prepare, images, deadline)
         good = [item for item in prepared if isinstance(item, _Prepared)]
         outcomes = iter(await self._compute(good, deadline))
         return [item if isinstance(item, ImageError) else next(outcomes) for item in prepared]
@@ -179,11 +177,7 @@ class Predictor:
 
     def is_full(self) -> bool:
         """Whether another image would be refused."""
-        try:
-            self._batcher.check_room(self._undecoded + 1)
-        except QueueFullError:
-            return True
-        return False
+        return not self._batcher.has_room(self._undecoded + 1)
 
     def stuck(self) -> bool:
         """Whether the engine has been at one computation for longer than any should take."""
@@ -201,14 +195,6 @@ class Predictor:
         """Takes no more images and returns when those taken have been answered."""
         await self._batcher.close()
         self._decoders.shutdown(wait=False)
-
-    async def _prepare_all(
-        self, images: Sequence[bytes], deadline: float
-    ) -> list[_Prepared | ImageError]:
-        if len(images) == 1 and is_tiny(images[0]):
-            self._check_room(1)
-            return [self._prepare(images[0])]
-        return await self._in_decoders(self._prepare, images, deadline)
 
     def _check_room(self, images: int) -> None:
         """Refuses images before the work of decoding them, which would be wasted."""

@@ -6,7 +6,6 @@ Sampling, batches and resource attributes follow OpenTelemetry's own environment
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import fields
 from importlib.metadata import version
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -115,7 +114,7 @@ class RequestSpan:
         self._span.end(ended)
 
     def _end_stages(self, timing: Timing, ended: int) -> None:
-        lengths = {field.name: int(getattr(timing, field.name) * _NS) for field in fields(Timing)}
+        lengths = {name: int(seconds * _NS) for name, seconds in timing._asdict().items()}
         start = max(self._started_ns, ended - sum(lengths.values()))
         for stage, length in lengths.items():
             end = min(ended, start + length)

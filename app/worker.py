@@ -17,7 +17,9 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
+from app.api.direct import Direct
 from app.connections import KEEP_ALIVE_S, ConnectionLimits, limited, sweep
 from app.lifecycle import UNUSABLE, Candidate, Service
 from app.logs import configuration
@@ -53,13 +55,13 @@ class Server(uvicorn.Server):
         self,
         settings: Settings,
         service: Service,
-        app: Callable[..., object],
+        app: ASGIApp,
         on_ready: Callable[[], None],
         *,
         supervised: bool,
     ) -> None:
         config = uvicorn.Config(
-            app,
+            Direct(app, service),
             http=limited(ConnectionLimits.of(settings), service),
             ws="none",
             lifespan="on",
@@ -67,6 +69,7 @@ class Server(uvicorn.Server):
             log_level="error",  # the application logs what matters
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing here asks who the client is
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=math.ceil(settings.request_timeout_s) + 1,
         )

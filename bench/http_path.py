@@ -7,8 +7,8 @@ everything else, and times each stage of a request alone. One image of 28 x 28 p
 import argparse
 import asyncio
 import contextlib
-import functools
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -18,17 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import uvicorn
 from numpy.typing import NDArray
 
-from app.api.uploads import FormLimits, _plain_form
+from app.api.uploads import FIELD, plain_form
 from app.batcher import Batcher
 from app.engines import EngineName, Outputs
 from app.images import decode
-from app.logs import configuration
 from app.main import create_app
 from app.predictor import Predictor
 from app.settings import Settings
+from app.worker import Server
 from bench.load import BOUNDARY, SAMPLE, closed_loop, form_call, wait_for_answer
 from bench.machine import ROOT, report, spread
 from bench.peers import free_port
@@ -61,15 +60,10 @@ def load(settings: Settings, checkpoint: Checkpoint | None = None) -> Predictor:
 
 def serve(port: int) -> None:
     """The service with that engine, in one process."""
-    app = functools.partial(create_app, Settings(), load)
-    uvicorn.run(
-        app,
-        factory=True,
-        port=port,
-        access_log=False,
-        log_level="warning",
-        log_config=configuration("json"),
-    )
+    settings = Settings(port=port, log_format="json")
+    app = create_app(settings, load)
+    listener = socket.create_server((settings.host, port))
+    Server(settings, app.state.service, app, lambda: None, supervised=False).run([listener])
 
 
 def server_cpu(rounds: int, seconds: int, connections: int) -> list[float]:
@@ -106,14 +100,13 @@ def stages() -> dict[str, list[float]]:
     """CPU seconds of each stage called alone, in this thread; a figure a round."""
     image = SAMPLE.read_bytes()
     body = form_call("/predict", image).body
-    limits = FormLimits("file", 1, 10_000, 100_000, 1)
     settings = Settings()
     predictor = load(settings)
     picture = decode(image, settings.max_pixels)
     spec = predictor.card.preprocessing
     pixels = prepare(picture, spec)
     calls: dict[str, Callable[[], object]] = {
-        "form parsed": lambda: _plain_form(body, BOUNDARY.encode(), limits),
+        "form parsed": lambda: plain_form(body, BOUNDARY.encode(), FIELD, 10_000),
         "PNG decoded": lambda: decode(image, settings.max_pixels),
         "preprocessed": lambda: prepare(picture, spec),
         "probabilities": lambda: predictor._outputs([pixels]),

@@ -199,9 +199,11 @@ async def test_many_callers_get_each_their_own(gate):
 async def test_several_threads_compute_at_the_same_time(gate):
     batcher = Batcher(gate, max_batch=2, max_queue=6, concurrency=2)
     gate.open.clear()
-    tasks = [await submitted(batcher, item) for item in range(5)]
-    while len(gate.batches) < 2:
-        await asyncio.sleep(0)
+    tasks = []
+    for item in range(5):
+        tasks.append(await submitted(batcher, item))
+        while len(gate.batches) < min(item + 1, 2):
+            await asyncio.sleep(0)
     assert batcher.busy_for() > 0
     gate.open.set()
     assert [await task for task in tasks] == [[0], [2], [4], [6], [8]]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 
-from app.api.uploads import FormLimits, _Form, _plain_form
+from app.api.uploads import FormLimits, _Form, plain_form
 from app.problems import RequestError
 
 LIMITS = FormLimits(field="file", files=1, file_bytes=64, body_bytes=1000, stall_s=1)
@@ -30,9 +30,9 @@ def parsed(body: bytes) -> list[bytes] | None:
 
 
 def test_plain_forms_need_no_parser():
-    assert _plain_form(form(b"content"), b"x", LIMITS) == b"content"
-    assert _plain_form(form(b""), b"x", LIMITS) == b""
-    assert _plain_form(form(b"a" * 64), b"x", LIMITS) == b"a" * 64
+    assert plain_form(form(b"content"), b"x", "file", 64) == b"content"
+    assert plain_form(form(b""), b"x", "file", 64) == b""
+    assert plain_form(form(b"a" * 64), b"x", "file", 64) == b"a" * 64
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,11 @@ def test_plain_forms_need_no_parser():
     ],
 )
 def test_all_others_do(body: bytes):
-    assert _plain_form(body, b"x", LIMITS) is None
+    assert plain_form(body, b"x", "file", 64) is None
 
 
 @given(st.lists(st.sampled_from([b"--x", b"--x--", b"\r\n", b"-", b"a", HEAD, b": "]), max_size=12))
 def test_what_it_takes_the_parser_takes_alike(pieces: list[bytes]):
     for body in (form(b"".join(pieces)), b"".join(pieces), form(b"a", b"".join(pieces))):
-        file = _plain_form(body, b"x", LIMITS)
+        file = plain_form(body, b"x", "file", 64)
         assert file is None or parsed(body) == [file]

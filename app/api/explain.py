@@ -66,7 +66,7 @@ async def explain(request: Request) -> Response:
     card = explainer.card
     image = await uploads.read_image(request, service.settings)
     work = explainer.explain(image, service.deadline())
-    explanation = await uploads.unless_gone(request, work)
+    explanation = await uploads.unless_gone(request.receive, work)
     request.state.timing = explanation.prediction.timing
     headers = {"Vary": "Accept"}
     if prefers_png(request.headers.get("accept", "")):

@@ -282,7 +282,7 @@ async def infer(request: Request) -> Response:
         now = asyncio.get_running_loop().time()
         deadline = min(deadline, now + inputs.timeout_us / 1e6)
     work = _predict(predictor, inputs, settings.max_bytes, deadline)
-    predictions = await uploads.unless_gone(request, work)
+    predictions = await uploads.unless_gone(request.receive, work)
     request.state.timing = Timing.slowest(prediction.timing for prediction in predictions)
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
     if inputs.id is not None:

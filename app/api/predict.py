@@ -1,7 +1,8 @@
 """POST /predict and /predict/batch."""
 
+from json.encoder import encode_basestring_ascii as quote
+
 from fastapi import APIRouter, Request, Response
-from fastapi.routing import APIRoute
 
 from app.api import uploads
 from app.api.documentation import (
@@ -17,17 +18,20 @@ from app.lifecycle import Service
 from app.predictor import Prediction, Timing
 from app.problems import TOO_MANY_BYTES, TOO_MANY_FILES, WRONG_FIELD, RequestError, describe
 from app.schemas import BatchAnswer, ItemError, PredictAnswer, Reading
+from model.checkpoint import Card
 
 router = APIRouter(tags=["predict"])
 
+PATH = "/predict"
+
 
 @router.post(
-    "/predict",
+    PATH,
     summary="Read one digit",
     response_class=Response,
     responses={
         200: {"model": PredictAnswer, "description": "What the model reads", "headers": HEADERS},
-        **errors("/predict", IMAGE_ERRORS),
+        **errors(PATH, IMAGE_ERRORS),
     },
     openapi_extra={"parameters": [REQUEST_ID_PARAMETER], "requestBody": IMAGE_BODY},
 )
@@ -36,10 +40,23 @@ async def predict(request: Request) -> Response:
     service = Service.of(request)
     predictor = service.predictor
     image = await uploads.read_image(request, service.settings)
-    prediction = await uploads.unless_gone(request, predictor.predict(image, service.deadline()))
+    work = predictor.predict(image, service.deadline())
+    prediction = await uploads.unless_gone(request.receive, work)
     request.state.timing = prediction.timing
-    answer = PredictAnswer.of_model(prediction, predictor.card)
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return Response(predict_json(prediction, predictor.card), media_type="application/json")
+
+
+def predict_json(prediction: Prediction, card: Card) -> bytes:
+    """A `PredictAnswer`, in a fraction of the time that it would take to make one."""
+    digit = prediction.digit
+    return (
+        f'{{"digit":{"null" if digit is None else digit},"label":{quote(prediction.label)},'
+        f'"confidence":{prediction.confidence!r},'
+        f'"probabilities":[{",".join(map(repr, prediction.probabilities))}],'
+        f'"novelty":{prediction.novelty!r},'
+        f'"recognized":{"true" if prediction.recognized else "false"},'
+        f'"model":{quote(card.name)},"version":{quote(card.version)}}}'
+    ).encode()
 
 
 @router.post(
@@ -96,9 +113,8 @@ async def predict_batch(request: Request) -> Response:
     )
     files = await uploads.read_form(request, limits)
     images = [file for file in files if isinstance(file, bytes)]
-    outcomes = iter(
-        await uploads.unless_gone(request, predictor.predict_many(images, service.deadline()))
-    )
+    work = predictor.predict_many(images, service.deadline())
+    outcomes = iter(await uploads.unless_gone(request.receive, work))
     results = [file if isinstance(file, RequestError) else next(outcomes) for file in files]
     request.state.timing = Timing.slowest(
         result.timing for result in results if isinstance(result, Prediction)
@@ -114,8 +130,3 @@ async def predict_batch(request: Request) -> Response:
         ],
     )
     return Response(answer.model_dump_json(), media_type="application/json")
-
-
-FAST = [
-    route for route in router.routes if isinstance(route, APIRoute) and route.endpoint is predict
-]

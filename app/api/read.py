@@ -46,7 +46,7 @@ async def read(request: Request) -> Response:
     predictor = service.predictor
     image = await uploads.read_image(request, service.settings)
     work = read_number(predictor, image, service.settings.max_pixels, service.deadline())
-    number = await uploads.unless_gone(request, work)
+    number = await uploads.unless_gone(request.receive, work)
     request.state.timing = number.timing
     answer = ReadAnswer.of_number(number, predictor.card)
     return Response(answer.model_dump_json(), media_type="application/json")

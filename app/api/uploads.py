@@ -10,6 +10,7 @@ from fastapi import Request
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
+from starlette.types import Receive
 
 from app.lifecycle import Service
 from app.problems import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FORM = "multipart/form-data"
+FIELD = "file"  # of a form of one image
 # Room in a form's body for boundaries and part headers.
 FORM_OVERHEAD = 64 * 1024
 WATCH_AFTER_S = 0.02
@@ -90,7 +92,7 @@ async def read_image(request: Request, settings: Settings) -> bytes:
     if kind != FORM:
         raise unsupported(kind, f"{FORM} or an image/* type")
     limits = FormLimits(
-        field="file",
+        field=FIELD,
         files=1,
         file_bytes=settings.max_bytes,
         body_bytes=settings.max_bytes + FORM_OVERHEAD,
@@ -126,9 +128,8 @@ async def read_form(request: Request, limits: FormLimits) -> list[bytes | Reques
             asked for, or its sender hung up.
     """
     content_type = request.headers["content-type"]
-    plain = _PLAIN_BOUNDARY.fullmatch(content_type)
-    boundary = (
-        plain[1].encode() if plain else parse_options_header(content_type)[1].get(b"boundary")
+    boundary = plain_boundary(content_type) or parse_options_header(content_type)[1].get(
+        b"boundary"
     )
     if not boundary:
         raise RequestError(MALFORMED_FORM, "the content type names no boundary")
@@ -137,7 +138,7 @@ async def read_form(request: Request, limits: FormLimits) -> list[bytes | Reques
     try:
         async for chunk in _chunks(request, limits.body_bytes, limits.stall_s):
             if parser is None:
-                file = _plain_form(chunk, boundary, limits)
+                file = plain_form(chunk, boundary, limits.field, limits.file_bytes)
                 if file is not None:
                     return [file]
                 parser = MultipartParser(boundary, form.callbacks())
@@ -151,8 +152,8 @@ async def read_form(request: Request, limits: FormLimits) -> list[bytes | Reques
     return [bytes(file) if isinstance(file, bytearray) else file for file in form.files]
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Awaits the work, and drops it when its client hangs up.
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Awaits the work, and drops it when the client of a request whose body is read hangs up.
 
     Most requests are answered before the watch for that begins, and never pay for it.
     """
@@ -163,7 +164,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
     def begin() -> None:
         nonlocal watch
-        watch = loop.create_task(_hang_up(request))
+        watch = loop.create_task(_hang_up(receive))
         watch.add_done_callback(lambda watch: None if ended or watch.cancelled() else task.cancel())
 
     timer = loop.call_later(WATCH_AFTER_S, begin)
@@ -181,9 +182,8 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
             watch.cancel()
 
 
-async def _hang_up(request: Request) -> None:
-    """Returns when the client of a request whose body is read has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
+async def _hang_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass
 
 
@@ -215,7 +215,13 @@ async def _chunks(request: Request, max_bytes: int, stall_s: float) -> AsyncIter
         more = message.get("more_body", False)
 
 
-def _plain_form(body: bytes, boundary: bytes, limits: FormLimits) -> bytes | None:
+def plain_boundary(content_type: str) -> bytes | None:
+    """The boundary of a form whose content type is written as nearly all clients write it."""
+    plain = _PLAIN_BOUNDARY.fullmatch(content_type)
+    return plain[1].encode() if plain else None
+
+
+def plain_form(body: bytes, boundary: bytes, field: str, max_bytes: int) -> bytes | None:
     """The file of a form of one part that is here whole, written as nearly all clients write it.
 
     None where it is anything else: the parser, ten times slower, then says what it is.
@@ -230,15 +236,18 @@ def _plain_form(body: bytes, boundary: bytes, limits: FormLimits) -> bytes | Non
     # The first delimiter to follow the first must be the last.
     if head_end < 0 or body.find(delimiter, len(delimiter)) != end + 2:
         return None
-    headers = body[len(delimiter) + 2 : head_end].split(b"\r\n")
-    dispositions = [line for line in headers if line[:19].lower() == b"content-disposition"]
-    if len(dispositions) != 1 or not all(_PLAIN_HEADER.match(line) for line in headers):
-        return None
-    disposition = _PLAIN_DISPOSITION.fullmatch(dispositions[0])
+    disposition = None
+    for line in body[len(delimiter) + 2 : head_end].split(b"\r\n"):
+        if line[:19].lower() == b"content-disposition":
+            if disposition is not None:
+                return None
+            disposition = _PLAIN_DISPOSITION.fullmatch(line)
+            if disposition is None or disposition[1] != field.encode():
+                return None
+        elif not _PLAIN_HEADER.match(line):
+            return None
     content = body[head_end + 4 : end]
-    if disposition is None or disposition[1] != limits.field.encode():
-        return None
-    return content if len(content) <= limits.file_bytes else None
+    return None if disposition is None or len(content) > max_bytes else content
 
 
 class _Form:
