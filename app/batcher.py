@@ -103,6 +103,7 @@ class Batcher(Generic[Item, Result]):
         self._queue: OrderedDict[_Job[Item, Result], None] = OrderedDict()
         self._runs: set[_Run[Item, Result]] = set()
         self._sleepers = 0  # threads that wait to be woken
+        self._rousing = False  # some will be, soon
         self._wake = queue.SimpleQueue[None]()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -178,11 +179,19 @@ class Batcher(Generic[Item, Result]):
         with self._lock:
             for job in jobs:
                 self._queue[job] = None
+        if self._sleepers and not self._rousing:
+            # What is submitted before the loop comes to it goes into the same batch.
+            self._rousing = True
+            jobs[0].future.get_loop().call_soon(self._rouse)
+        self._tell_queued()
+
+    def _rouse(self) -> None:
+        self._rousing = False
+        with self._lock:
             waking = min(self._sleepers, -(-len(self._queue) // self._max_batch))
             self._sleepers -= waking
         for _ in range(waking):
             self._wake.put(None)
-        self._tell_queued()
 
     @staticmethod
     def _expire(jobs: list[_Job[Item, Result]]) -> None:

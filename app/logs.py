@@ -4,11 +4,15 @@ What is said of a request is what `app.observability` puts into `fields`: never 
 nor queries or headers, which may hold secrets.
 """
 
+import asyncio
+import contextlib
 import functools
 import logging
 import os
+import select
 import sys
 import time
+from collections import deque
 from contextvars import ContextVar
 from json.encoder import encode_basestring_ascii as quote
 from typing import Any, Literal, TextIO
@@ -18,6 +22,11 @@ LogFormat = Literal["auto", "text", "json"]
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 ACCESS = logging.getLogger("app.access")
 
+# What no line here tells needs not be found out for each.
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+# Bytes that a pipe takes whole: what workers write at the same time stays apart.
+_WHOLE = getattr(select, "PIPE_BUF", 512)
 _RED, _YELLOW, _GREEN, _DIM, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[2m", "\x1b[0m"
 
 
@@ -63,14 +72,35 @@ def log_request(fields: dict[str, str | float], failed: bool) -> None:
 
 
 class LineHandler(logging.Handler):
-    """Writes each line to stderr at once and whole: no lock is needed, no buffer to be flushed."""
+    """Writes whole lines to stderr, without a lock.
+
+    Those of the requests that the event loop answers in one turn go out together at its end: a
+    write lets another thread run, and then waits for it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held = deque[bytes]()
 
     def handle(self, record: logging.LogRecord) -> bool:
         try:
-            os.write(sys.stderr.fileno(), self.format(record).encode() + b"\n")
-        except Exception:  # a full disk or a closed terminal must not cost an answer
+            self._held.append(self.format(record).encode() + b"\n")
+            if not hasattr(record, "fields"):
+                self.flush()
+            elif len(self._held) == 1:
+                asyncio.get_running_loop().call_soon(self.flush)
+        except Exception:
             self.handleError(record)
         return True
+
+    def flush(self) -> None:
+        while self._held:
+            lines = bytearray()
+            with contextlib.suppress(IndexError):  # that was all, or another thread was quicker
+                while not lines or len(lines) + len(self._held[0]) <= _WHOLE:
+                    lines += self._held.popleft()
+            with contextlib.suppress(OSError, ValueError):  # a full disk must not cost an answer
+                os.write(sys.stderr.fileno(), lines)
 
 
 class JsonFormatter(logging.Formatter):

@@ -21,13 +21,18 @@ class Calibration(BaseModel):
 
     def log_probabilities(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
         """Logits (..., classes) -> logarithms of probabilities that sum to 1, the same shape."""
-        values = logits.astype(np.float64)
-        distances = values.max(axis=-1, keepdims=True) - values
-        bent = -((distances / self.temperature) ** self.sharpness)
+        bent = self._bent(logits)
         result: NDArray[np.float64] = bent - np.log(np.exp(bent).sum(axis=-1, keepdims=True))
         return result
 
     def probabilities(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
         """Logits (..., classes) -> probabilities, the same shape."""
-        result: NDArray[np.float64] = np.exp(self.log_probabilities(logits))
+        weights = np.exp(self._bent(logits))
+        result: NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
         return result
+
+    def _bent(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
+        values = logits.astype(np.float64)
+        distances = (values.max(axis=-1, keepdims=True) - values) / self.temperature
+        bent: NDArray[np.float64] = -(distances**self.sharpness)
+        return bent

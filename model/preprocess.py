@@ -101,6 +101,8 @@ def load_upright(picture: Image.Image, least: int = DECODED_SIZE) -> Image.Image
     if shrink > 1:
         picture.draft(None, (picture.width // shrink, picture.height // shrink))
     picture.load()
+    if picture.format == "PNG" and not picture.info:
+        return picture  # nothing could ask for it
     try:
         ImageOps.exif_transpose(picture, in_place=True)
     except Exception:  # broken metadata is no reason to refuse a good picture
@@ -170,14 +172,16 @@ def is_centred_digit(grey: Grey, size: tuple[int, int]) -> bool:
     """Whether a picture is as MNIST's are: size, black ground, box and centre of mass."""
     if grey.shape != size or np.count_nonzero(grey) * 2 > grey.size or grey.max() < 128:
         return False
-    top, bottom, left, right = _extent(grey > 0)
-    if max(bottom - top, right - left) > round(max(size) * BOX_SHARE):
-        return False
-    # The authors' rounding left the centre up to a pixel from the middle.
-    return all(
-        abs(found + 0.5 - length / 2) <= 1
-        for found, length in zip(_centre_of_mass(grey), size, strict=True)
-    )
+    box = round(max(size) * BOX_SHARE)
+    pixels = grey.astype(np.float64)
+    for turned, length in ((pixels, size[0]), (pixels.T, size[1])):
+        mass = turned @ np.ones(turned.shape[1])  # of each row, then of each column
+        inked = np.flatnonzero(mass)
+        middle = float(mass @ np.arange(length)) / float(mass.sum()) + 0.5
+        # The authors' rounding left the centre up to a pixel from the middle.
+        if inked[-1] + 1 - inked[0] > box or abs(middle - length / 2) > 1:
+            return False
+    return True
 
 
 def on_black(grey: Grey) -> Grey | None:
