@@ -2,11 +2,14 @@
 
 import { $, make } from "./dom.js";
 
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
 let bars = [];
 let announcing = null;
 
-/** Makes a bar for each of the model's classes. */
+/** Makes a bar for each of the model's classes, unless there are these already. */
 export function buildBars(labels) {
+	if (labels.join() === bars.map(({ item }) => item.lastChild.textContent).join()) return;
 	bars = labels.map((label) => {
 		const percent = make("span", { className: "percent" });
 		const bar = make("span", { className: "bar" });
@@ -14,7 +17,7 @@ export function buildBars(labels) {
 		return { percent, bar, item: make("li", {}, percent, bar, name) };
 	});
 	$("bars").replaceChildren(...bars.map(({ item }) => item));
-	paintBars(labels.map(() => 0));
+	clearAnswer();
 }
 
 /** Shows a prediction; `labels` are the classes in order. */
@@ -42,7 +45,7 @@ export function clearAnswer() {
 	$("answer").setAttribute("data-empty", "");
 	$("answer").removeAttribute("data-unrecognized");
 	setDigit("");
-	say("Nothing to read yet", "The answer appears as you draw.");
+	say("Draw a digit", "A Perceiver reads along. Or drop, paste or take a picture.");
 	paintBars(bars.map(() => 0));
 	announce("");
 }
@@ -78,9 +81,7 @@ function setDigit(label) {
 	const digit = $("digit");
 	if (digit.textContent === label) return;
 	digit.textContent = label;
-	digit.classList.remove("new");
-	void digit.offsetWidth; // restarts the animation
-	digit.classList.add("new");
+	if (!calm.matches) digit.animate({ opacity: [0, 1], scale: [0.92, 1] }, 200);
 }
 
 export function paintBars(probabilities) {
@@ -90,5 +91,6 @@ export function paintBars(probabilities) {
 		bar.style.setProperty("--share", share);
 		text.textContent = percent(share);
 		item.classList.toggle("best", index === best && share > 0);
+		item.classList.toggle("some", share >= 0.01);
 	}
 }

@@ -28,6 +28,7 @@ export function initCamera(take, opened, failed) {
 		$("video").hidden = false;
 		$("video").play();
 		label("Take it", true);
+		$("clear").disabled = false; // a way out
 	};
 }
 

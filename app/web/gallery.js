@@ -116,7 +116,6 @@ function settle(entry, outcome) {
 		: unrecognized
 			? `no digit? closest ${outcome.label}`
 			: percent(outcome.confidence);
-	entry.note.title = failed ? outcome.error.detail : "";
 	entry.card.className = failed ? "failed" : unrecognized || outcome.confidence < 0.8 ? "doubtful" : "";
 }
 
@@ -140,19 +139,11 @@ function sort(doubtfulFirst) {
 function download() {
 	const labels = service.metadata.card.labels;
 	const head = ["file", "label", "confidence", "recognized", "novelty", ...labels.map((l) => `p_${l}`), "error"];
-	const rows = entries.map(({ file, outcome }) =>
-		outcome.error
-			? [file.name, "", "", "", "", ...labels.map(() => ""), outcome.error.detail]
-			: [
-					file.name,
-					outcome.label,
-					outcome.confidence,
-					outcome.recognized,
-					outcome.novelty,
-					...outcome.probabilities,
-					"",
-				],
-	);
+	const rows = entries.map(({ file, outcome }) => {
+		const { label, confidence, recognized, novelty, probabilities, error } = outcome;
+		const shares = probabilities ?? labels.map(() => "");
+		return [file.name, label, confidence, recognized, novelty, ...shares, error?.detail];
+	});
 	const text = [head, ...rows].map((row) => row.map(cell).join(",") + "\r\n").join("");
 	const href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
 	make("a", { href, download: "digits.csv" }).click();
@@ -160,7 +151,7 @@ function download() {
 }
 
 /** RFC 4180; a text that a spreadsheet would take for a formula is made plain. */
-function cell(value) {
+function cell(value = "") {
 	const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
 	return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

@@ -73,7 +73,7 @@ async function study(given, prediction) {
 		const number = await ask("read");
 		if (!number) return;
 		const { answer, stages, roundTrip } = number.value;
-		if (isNumber(answer, prediction)) {
+		if (isNumber(answer, prediction, pad)) {
 			showReading(answer);
 			showTiming(stages, roundTrip);
 			showRequest("read", [given]);
@@ -182,15 +182,16 @@ function initPad() {
 
 function initSamples() {
 	$("samples").replaceChildren(
-		..."0123456789".split("").map((digit) => {
-			const src = `web/samples/${digit}.png`;
-			const image = make("img", { src, alt: "", width: 28, height: 28 });
+		...[..."0123456789", "postcode", "letter"].map((name) => {
+			const src = `web/samples/${name}.png`;
+			const image = make("img", { src, alt: "" });
 			const onclick = async () => {
 				const load = async (signal) => (await service.call(src, { signal })).blob();
 				const loaded = await loading.run(load).catch(() => null); // the header tells why
-				if (loaded) show(loaded.value, `${digit}.png`, false);
+				if (loaded) show(loaded.value, `${name}.png`, false);
 			};
-			return make("button", { ariaLabel: `Sample of a ${digit}`, onclick }, image);
+			const words = name.length > 1 ? [make("span", { textContent: name[0].toUpperCase() + name.slice(1) })] : [];
+			return make("button", { ariaLabel: `Sample of a ${name}`, onclick }, image, ...words);
 		}),
 	);
 }

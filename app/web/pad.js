@@ -22,9 +22,7 @@ export class Pad extends EventTarget {
 		this.#canvas = canvas;
 		canvas.addEventListener("pointerdown", (event) => this.#down(event));
 		canvas.addEventListener("pointermove", (event) => this.#move(event));
-		for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-			canvas.addEventListener(end, (event) => this.#up(event));
-		}
+		canvas.addEventListener("lostpointercapture", (event) => this.#up(event)); // up or cancelled
 		canvas.addEventListener("keydown", (event) => this.#key(event));
 		canvas.addEventListener("focus", () => this.#paint());
 		canvas.addEventListener("blur", () => this.#blur());
@@ -54,6 +52,13 @@ export class Pad extends EventTarget {
 		this.#strokes = [];
 		this.#lift();
 		this.#paint();
+	}
+
+	/** Whether each stroke keeps to the width of one of these boxes, in pixels of the picture. */
+	keepsTo(boxes) {
+		const within = (box, [x]) => Math.abs(x * EXPORT - box.x - box.width / 2) < box.width / 2;
+		const part = (stroke, box) => stroke.filter((point) => within(box, point)).length;
+		return this.#strokes.every((stroke) => boxes.some((box) => part(stroke, box) > 0.75 * stroke.length));
 	}
 
 	/** The drawing as a PNG, black on white. */

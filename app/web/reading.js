@@ -5,11 +5,13 @@ import { $, make } from "./dom.js";
 
 let marks = []; // { digit, button, box } of each digit
 
-/** Whether /read found a number where /predict took all for one digit; in doubt it is one digit. */
-export function isNumber({ lines }, prediction) {
+/** Whether /read found a number on the pad; in doubt it is one digit, or none. */
+export function isNumber({ lines }, prediction, pad) {
 	const digits = lines.flatMap((line) => line.digits);
+	if (!pad.keepsTo(digits.map(({ box }) => box))) return false;
+	const novelty = digits.reduce((sum, digit) => sum + digit.novelty, 0) / digits.length;
 	const sure = digits.every(({ recognized }) => recognized);
-	return digits.length > 1 && (sure || !prediction.recognized);
+	return digits.length > 1 && (sure || (!prediction.recognized && novelty < 0.5));
 }
 
 /** Shows an answer of /read, of at least one digit; choosing a digit shows its bars. */
@@ -21,6 +23,7 @@ export function showReading({ lines, width, height, text }) {
 	$("boxes").setAttribute("viewBox", `0 0 ${width} ${height}`);
 	$("boxes").replaceChildren(...marks.map(({ box }) => box));
 	showString(true);
+	$("answer").removeAttribute("data-unrecognized");
 	const doubtful = marks.reduce((a, b) => (b.digit.confidence < a.digit.confidence ? b : a));
 	choose(doubtful, "Least sure: ");
 	announce(`${[...text].join(" ")}. ${marks.length} digits.`);

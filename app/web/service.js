@@ -1,7 +1,5 @@
 // Calls of the service: problems as errors, the API key, and whether it can be reached.
 
-const RETRY_MS = [250, 500, 1000, 1000, 2000];
-
 export const url = (path) => new URL(path, document.baseURI).href;
 
 /** An answer of the service that says why it refused (RFC 9457). */
@@ -85,7 +83,7 @@ class Service extends EventTarget {
 		if (this.state === "lost") return;
 		this.#turn("lost");
 		for (let attempt = 0; ; attempt++) {
-			await new Promise((go) => setTimeout(go, RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)]));
+			await new Promise((go) => setTimeout(go, Math.min(2000, 250 * 2 ** attempt)));
 			const response = await fetch(url("health/ready")).catch(() => null);
 			if (response?.ok) break;
 		}

@@ -2,22 +2,19 @@
 
 import { $, make } from "./dom.js";
 
-let chosen = ""; // title of the map that is shown large, kept from one picture to the next
+let chosen = ""; // title of the attention map shown large, kept from one picture to the next
 
 /** Shows an answer of /explain. */
 export function showSight({ input, attention, attribution }) {
 	$("sight").hidden = false;
 	paint($("seen"), input, (grey) => [grey, grey, grey]);
-	const answer = [
-		{ title: "What the answer rests on", map: attribution.map },
-		{ title: "Where it looked", map: attention.mean },
-	];
+	paintHeat($("rested"), input, attribution.map);
 	const blocks = attention.blocks.map(({ mean, latents }, index) => {
 		const block = `block ${index + 1}`;
 		const each = latents.map((map, i) => ({ title: `Where latent ${i + 1} of ${block} looked`, map }));
 		return [`Block ${index + 1}`, [{ title: `Where ${block} looked`, map: mean }, ...each]];
 	});
-	const groups = [["Answer", answer], ...blocks];
+	const groups = [["All", [{ title: "Where it looked", map: attention.mean }]], ...blocks];
 	const all = groups.flatMap(([, maps]) => maps);
 	const enlarge = ({ title, map }) => {
 		chosen = title;
@@ -27,7 +24,7 @@ export function showSight({ input, attention, attribution }) {
 	const first = all.find(({ title }) => title === chosen) ?? all[0];
 	enlarge(first);
 	const choice = (each) => {
-		const canvas = make("canvas", { width: 28, height: 28 });
+		const canvas = make("canvas");
 		paintHeat(canvas, input, each.map);
 		const radio = make("input", {
 			type: "radio",
@@ -54,32 +51,26 @@ function paintHeat(canvas, input, map) {
 	const peak = Math.max(...map.flat().map(Math.abs)) || 1;
 	paint(canvas, input, (grey, y, x) => {
 		const weight = map[y][x] / peak;
-		return heat(Math.abs(weight) ** 0.7, weight < 0 ? COLD : GLOW, grey);
+		const color = heat(Math.abs(weight) ** 0.6, grey);
+		return weight < 0 ? color.reverse() : color;
 	});
 }
 
-// Black through red and orange to pale yellow, as glowing iron; blue for what spoke against.
+// Black through red and orange to pale yellow, as glowing iron; in reverse, blue.
 const GLOW = [[14, 14, 18], [110, 24, 34], [216, 64, 28], [255, 153, 51], [255, 240, 190]];
-const COLD = [[14, 14, 18], [24, 40, 110], [40, 96, 216], [120, 180, 255], [220, 240, 255]];
 
-function heat(weight, colors, grey) {
-	const at = weight * (colors.length - 1);
-	const low = Math.min(Math.floor(at), colors.length - 2);
-	return colors[low].map((value, channel) => {
-		const glow = value + (colors[low + 1][channel] - value) * (at - low);
+function heat(weight, grey) {
+	const at = weight * (GLOW.length - 1);
+	const low = Math.min(Math.floor(at), GLOW.length - 2);
+	return GLOW[low].map((value, channel) => {
+		const glow = value + (GLOW[low + 1][channel] - value) * (at - low);
 		return glow * (0.45 + (0.55 * grey) / 255) + grey * 0.2;
 	});
 }
 
 function paint(canvas, rows, color) {
-	const context = canvas.getContext("2d");
-	const image = context.createImageData(rows[0].length, rows.length);
-	let at = 0;
-	for (const [y, row] of rows.entries()) {
-		for (const [x, grey] of row.entries()) {
-			image.data.set([...color(grey, y, x), 255], at);
-			at += 4;
-		}
-	}
-	context.putImageData(image, 0, 0);
+	[canvas.width, canvas.height] = [rows[0].length, rows.length];
+	const pixels = rows.flatMap((row, y) => row.flatMap((grey, x) => [...color(grey, y, x), 255]));
+	const image = new ImageData(new Uint8ClampedArray(pixels), canvas.width);
+	canvas.getContext("2d").putImageData(image, 0, 0);
 }

@@ -16,17 +16,18 @@ export function showTiming(stages, roundTripMs) {
 	const total = stages.find(([name]) => name === "total")?.[1] ?? 0;
 	const parts = stages.filter(([name]) => name in NAMES);
 	const known = parts.reduce((sum, [, ms]) => sum + ms, 0);
-	parts.push(["other", Math.max(0, total - known)], ["network", Math.max(0, roundTripMs - total)]);
+	parts.push(["other", total - known], ["network", roundTripMs - total]);
+	const shown = parts.filter(([, ms]) => ms >= 0.05);
 	$("timing").hidden = false;
 	$("stages").replaceChildren(
-		...parts.map(([name, ms]) => {
+		...shown.map(([name, ms]) => {
 			const bar = make("i", { className: name });
 			bar.style.flexGrow = ms;
 			return bar;
 		}),
 	);
 	$("stage-list").replaceChildren(
-		...[...parts, ["all", roundTripMs]].map(([name, ms]) => {
+		...[...shown, ["all", roundTripMs]].map(([name, ms]) => {
 			const term = make("dt", { textContent: NAMES[name] ?? "Round trip" });
 			const value = make("dd", { textContent: `${ms.toFixed(ms < 10 ? 1 : 0)} ms` });
 			return make("div", { className: name }, term, value);
