@@ -189,7 +189,7 @@ def _remote(url: str, api_key: str | None) -> _Reader:
         from app.client import Client, ClientError
     except ModuleNotFoundError as error:
         raise _RefusalError(
-            f"--url needs {error.name}, which is not installed: install the extra 'client'",
+            f"--url needs {error.name}, which is not installed: pip install {error.name}",
             NOTHING_TO_DO,
         ) from None
     client = Client(url, api_key=api_key)
