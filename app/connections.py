@@ -6,11 +6,15 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from app import problems
 from app.batcher import QueueFullError
@@ -19,7 +23,8 @@ from app.observability import request_id_of, tell
 from app.problems import RequestError
 from app.settings import Settings
 
-# Extension of a request's scope: its body is here when the application is called.
+# Extension of a request's scope: its body is here when the application is called, and its answer
+# may be given whole, to the extension's `send_whole`.
 WHOLE = "perceiver.whole"
 MAX_HEAD_BYTES = 64 * 1024
 KEEP_ALIVE_S = 5
@@ -115,7 +120,7 @@ class Connection(HttpToolsProtocol):
             self._enter(Phase.IDLE)
             return
         super().on_message_complete()
-        self.scope["extensions"] = {WHOLE: {}}
+        self.scope["extensions"] = {WHOLE: {"send_whole": partial(send_whole, self.cycle)}}
         self._enter(Phase.IDLE if self.cycle.response_complete else Phase.ANSWER)
 
     def on_response_complete(self) -> None:
@@ -209,6 +214,33 @@ class Connection(HttpToolsProtocol):
             self.service.metrics.rejected(kind.slug)
             self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
         self.transport.close()
+
+
+async def send_whole(
+    cycle: RequestResponseCycle, status: int, fields: Iterable[tuple[bytes, bytes]], content: bytes
+) -> None:
+    """Sends an answer in one piece, where ASGI takes two: each write may have to wake a client.
+
+    Args:
+        cycle: of the request.
+        status: of HTTP.
+        fields: of the header, with the content's length; valid.
+        content: the whole body.
+    """
+    if cycle.flow.write_paused and not cycle.disconnected:
+        await cycle.flow.drain()
+    if cycle.disconnected:
+        return
+    fields = [*cycle.default_headers, *fields]
+    if not cycle.keep_alive:
+        fields.append((b"connection", b"close"))
+    head = [b"%s: %s\r\n" % field for field in fields]
+    cycle.response_started = cycle.response_complete = True
+    cycle.transport.write(b"".join([STATUS_LINE[status], *head, b"\r\n", content]))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
 
 
 @cache

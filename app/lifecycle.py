@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
@@ -53,7 +54,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.metrics = metrics
-        self._spans = spans
+        self.spans = spans
         self.keys = Keys.read(settings)
         self.draining = False
         self.reload: Callable[[], Awaitable[None]] = self._reload
@@ -144,8 +145,8 @@ class Service:
         for part in (*self._replaced, self._explainer, self._predictor):
             if part is not None:
                 await part.close()
-        if self._spans:
-            await asyncio.to_thread(self._spans.close)
+        if self.spans:
+            await asyncio.to_thread(self.spans.close)
 
     def _observe(self, predictor: Predictor) -> None:
         predictor.observe(self.metrics)
@@ -168,6 +169,24 @@ class Service:
         await asyncio.sleep(settings.body_timeout_s + settings.request_timeout_s + 1)
         self._replaced.discard(replaced)
         await replaced.close()
+
+
+def create_service(
+    settings: Settings, load: Callable[[Settings], Predictor], metrics_folder: Path | None = None
+) -> Service:
+    """A service that has yet to start.
+
+    Args:
+        settings: of the service.
+        load: makes the predictor, ready to answer.
+        metrics_folder: where the workers of one service share what they count; None: it is one.
+    """
+    spans = None
+    if settings.otlp_endpoint:
+        from app.spans import Spans  # of an optional extra
+
+        spans = Spans(settings.otlp_endpoint)
+    return Service(settings, load, Metrics(metrics_folder), spans)
 
 
 class Lifespan:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -12,8 +11,7 @@ from app import problems
 from app.api import admin, explain, health, metadata, metrics, open_inference, page, predict, read
 from app.api.documentation import require_keys
 from app.guard import Guard, is_open
-from app.lifecycle import Lifespan, Service
-from app.metrics import Metrics
+from app.lifecycle import Lifespan, Service, create_service
 from app.observability import Observe
 from app.predictor import Predictor, load_predictor
 from app.settings import Settings
@@ -29,22 +27,20 @@ sent one (1 to 128 visible ASCII characters), and `Server-Timing` in millisecond
 def create_app(
     settings: Settings | None = None,
     load: Callable[[Settings], Predictor] = load_predictor,
-    metrics_folder: Path | None = None,
 ) -> FastAPI:
-    """The application; its lifespan loads the model, and warms it up, before it accepts requests.
+    """The application of a service of its own.
+
+    Its lifespan loads the model, and warms it up, before it accepts requests.
 
     Args:
         settings: by default from the environment.
         load: makes the predictor, ready to answer.
-        metrics_folder: where the workers of one service share what they count; None: it is one.
     """
-    settings = settings or Settings()
-    spans = None
-    if settings.otlp_endpoint:
-        from app.spans import Spans  # of an optional extra
+    return application(create_service(settings or Settings(), load))
 
-        spans = Spans(settings.otlp_endpoint)
-    service = Service(settings, load, Metrics(metrics_folder), spans)
+
+def application(service: Service) -> FastAPI:
+    """All that a service answers."""
     # Swagger UI from the package, not from a CDN.
     app = FastAPIOffline(
         title="Perceiver Serve",
@@ -65,7 +61,7 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
         )
-    app.add_middleware(Observe, metrics=service.metrics, spans=spans)
+    app.add_middleware(Observe, metrics=service.metrics, spans=service.spans)
     app.add_middleware(Lifespan, service=service)
     for router in (
         admin.router,

@@ -6,16 +6,33 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import quote
 
-from fastapi import Request, Response
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app import batcher, engines, images
-from app.schemas import Problem
 from model.segment import TooManyMarksError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
+
+
+class Problem(BaseModel):
+    """Problem details of RFC 9457."""
+
+    type: str = Field(
+        description="one URI reference per cause; it answers GET",
+        json_schema_extra={"format": "uri-reference"},
+    )
+    title: str = Field(description="the cause in a few words, the same each time")
+    status: int = Field(ge=400, le=599, description="the HTTP status")
+    detail: str = Field(description="what happened this time and what would help")
+    instance: str = Field(
+        description="the path asked for; in a batch with the image's index as fragment",
+        json_schema_extra={"format": "uri-reference"},
+    )
 
 
 @dataclass(frozen=True)

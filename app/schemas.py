@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.explainer import Explanation
 from app.predictor import Prediction
+from app.problems import Problem
 from app.reader import Number
 from model.checkpoint import Card
 
@@ -44,22 +45,6 @@ _MODEL: dict[str, JsonValue] = {"model": "perceiver-mnist", "version": "1.0.0"}
 _FLAT: JsonValue = [[0.25, 0.25], [0.25, 0.25]]
 
 Map = list[list[float]]  # rows of the input's size
-
-
-class Problem(BaseModel):
-    """Problem details of RFC 9457."""
-
-    type: str = Field(
-        description="one URI reference per cause; it answers GET",
-        json_schema_extra={"format": "uri-reference"},
-    )
-    title: str = Field(description="the cause in a few words, the same each time")
-    status: int = Field(ge=400, le=599, description="the HTTP status")
-    detail: str = Field(description="what happened this time and what would help")
-    instance: str = Field(
-        description="the path asked for; in a batch with the image's index as fragment",
-        json_schema_extra={"format": "uri-reference"},
-    )
 
 
 class Reading(BaseModel):

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Generator
 from multiprocessing.connection import Connection as Pipe
@@ -17,13 +18,12 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.direct import Direct
 from app.connections import KEEP_ALIVE_S, ConnectionLimits, limited, sweep
-from app.lifecycle import UNUSABLE, Candidate, Service
+from app.lifecycle import UNUSABLE, Candidate, Lifespan, Service, create_service
 from app.logs import configuration
-from app.main import create_app
 from app.predictor import load_predictor
 from app.problems import RELOAD_FAILED, RequestError
 from app.settings import Settings
@@ -33,8 +33,38 @@ FAILURE = 1
 HEARTBEAT_S = 1.0
 # A request on its way over a connection that was taken still gets its answer.
 LINGER_S = 0.5
+# The event loop takes one connection per listening descriptor and turn, and under overload its
+# turns are long: with a single one newcomers would wait for seconds.
+ACCEPTS = 16
+# Seconds after which a thread that has computed a batch gets its turn, however busy the event loop.
+SWITCH_S = 0.0005
 
 logger = logging.getLogger(__name__)
+
+
+class _Rest:
+    """ASGI: the whole application, made when the service is ready to answer the direct way.
+
+    To import and make it takes as long as all that comes before.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._app: ASGIApp | None = None
+
+    def make(self) -> None:
+        """Begins to, in a thread; requests wait for it."""
+        self._making = asyncio.ensure_future(asyncio.to_thread(self._make))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._app is None:
+            self._app = await asyncio.shield(self._making)
+        await self._app(scope, receive, send)
+
+    def _make(self) -> ASGIApp:
+        from app.main import application
+
+        return application(self._service)
 
 
 class Server(uvicorn.Server):
@@ -46,7 +76,6 @@ class Server(uvicorn.Server):
     Args:
         settings: of the service.
         service: that answers.
-        app: its ASGI application.
         on_ready: called when connections are accepted.
         supervised: whether a supervisor gets the signals.
     """
@@ -55,13 +84,13 @@ class Server(uvicorn.Server):
         self,
         settings: Settings,
         service: Service,
-        app: ASGIApp,
         on_ready: Callable[[], None],
         *,
         supervised: bool,
     ) -> None:
+        self._rest = _Rest(service)
         config = uvicorn.Config(
-            Direct(app, service),
+            Lifespan(Direct(self._rest, service), service),
             http=limited(ConnectionLimits.of(settings), service),
             ws="none",
             lifespan="on",
@@ -80,9 +109,15 @@ class Server(uvicorn.Server):
         self._supervised = supervised
         self._reloads: set[asyncio.Future[None]] = set()
 
+    def serve_on(self, listener: socket.socket) -> None:
+        """Serves at a bound socket until a signal."""
+        sys.setswitchinterval(SWITCH_S)
+        self.run([listener, *(listener.dup() for _ in range(ACCEPTS - 1))])
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
+        self._rest.make()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:  # once a second
@@ -153,10 +188,10 @@ def serve(settings: Settings, listener: socket.socket, on_ready: Callable[[], No
         listener: bound to its address.
         on_ready: called when connections are accepted.
     """
-    app = create_app(settings)
+    service = create_service(settings, load_predictor)
     try:
-        server = Server(settings, app.state.service, app, on_ready, supervised=False)
-        server.run([listener])
+        server = Server(settings, service, on_ready, supervised=False)
+        server.serve_on(listener)
     except SystemExit as stop:  # 0 for a signal during the start; a failure is logged
         return FAILURE if stop.code else 0
     return 0
@@ -180,11 +215,10 @@ def serve_under_supervisor(
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C, which the supervisor gets
     load = functools.partial(load_predictor, checkpoint=checkpoint)
-    app = create_app(settings, load, metrics_folder)
-    service: Service = app.state.service
+    service = create_service(settings, load, metrics_folder)
     control = _Control(service, pipe, metrics_folder)
-    server = Server(settings, service, app, lambda: control.start(server), supervised=True)
-    server.run([listener])
+    server = Server(settings, service, lambda: control.start(server), supervised=True)
+    server.serve_on(listener)
 
 
 class _Control:

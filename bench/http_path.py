@@ -24,7 +24,7 @@ from app.api.uploads import FIELD, plain_form
 from app.batcher import Batcher
 from app.engines import EngineName, Outputs
 from app.images import decode
-from app.main import create_app
+from app.lifecycle import create_service
 from app.predictor import Predictor
 from app.settings import Settings
 from app.worker import Server
@@ -61,9 +61,9 @@ def load(settings: Settings, checkpoint: Checkpoint | None = None) -> Predictor:
 def serve(port: int) -> None:
     """The service with that engine, in one process."""
     settings = Settings(port=port, log_format="json")
-    app = create_app(settings, load)
+    service = create_service(settings, load)
     listener = socket.create_server((settings.host, port))
-    Server(settings, app.state.service, app, lambda: None, supervised=False).run([listener])
+    Server(settings, service, lambda: None, supervised=False).serve_on(listener)
 
 
 def server_cpu(rounds: int, seconds: int, connections: int) -> list[float]:

@@ -2,23 +2,27 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from json.encoder import encode_basestring_ascii as quote
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import problems
 from app.api import uploads
-from app.api.predict import PATH, predict_json
 from app.connections import WHOLE
 from app.guard import FAIR_SHARE, NOSNIFF, given_key
 from app.lifecycle import Service
 from app.logs import REQUEST_ID
 from app.observability import request_id_of, server_timing, tell
-from app.predictor import Timing
+from app.predictor import Prediction, Timing
 from app.traces import parse_traceparent
+from model.checkpoint import Card
 
+PATH = "/predict"
 _JSON = (b"content-type", b"application/json")
+
+SendWhole = Callable[[int, list[tuple[bytes, bytes]], bytes], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +60,8 @@ class Direct:
         if image is None:
             await self._app(scope, _again(message, receive), send)
             return
-        await self._answer(headers, image, receive, send, started)
+        send_whole = scope["extensions"][WHOLE]["send_whole"]
+        await self._answer(headers, image, receive, send_whole, started)
 
     def _admits(self, scope: Scope) -> bool:
         keys = self._service.keys
@@ -83,7 +88,7 @@ class Direct:
         headers: Mapping[bytes, bytes],
         image: bytes,
         receive: Receive,
-        send: Send,
+        send_whole: SendWhole,
         started: float,
     ) -> None:
         request_id = request_id_of(headers.items())
@@ -118,8 +123,7 @@ class Direct:
             ]
             if trace is not None:
                 fields.append((b"traceresponse", trace.header().encode()))
-            await send({"type": "http.response.start", "status": status, "headers": fields})
-            await send({"type": "http.response.body", "body": content})
+            await send_whole(status, fields, content)
         finally:
             tell(
                 self._service.metrics,
@@ -133,6 +137,19 @@ class Direct:
                 timing=timing,
                 trace=trace,
             )
+
+
+def predict_json(prediction: Prediction, card: Card) -> bytes:
+    """A `PredictAnswer` as JSON, in a fraction of the time that making one would take."""
+    digit = prediction.digit
+    return (
+        f'{{"digit":{"null" if digit is None else digit},"label":{quote(prediction.label)},'
+        f'"confidence":{prediction.confidence!r},'
+        f'"probabilities":[{",".join(map(repr, prediction.probabilities))}],'
+        f'"novelty":{prediction.novelty!r},'
+        f'"recognized":{"true" if prediction.recognized else "false"},'
+        f'"model":{quote(card.name)},"version":{quote(card.version)}}}'
+    ).encode()
 
 
 def _length(content: bytes) -> tuple[bytes, bytes]:

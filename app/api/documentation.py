@@ -22,9 +22,10 @@ from app.problems import (
     UPLOAD_STALLED,
     WRONG_FIELD,
     Kind,
+    Problem,
     speaks_open_inference,
 )
-from app.schemas import InferError, Problem
+from app.schemas import InferError
 
 REQUEST_ID_PARAMETER = {
     "name": "X-Request-ID",

@@ -1,10 +1,9 @@
 """POST /predict and /predict/batch."""
 
-from json.encoder import encode_basestring_ascii as quote
-
 from fastapi import APIRouter, Request, Response
 
 from app.api import uploads
+from app.api.direct import PATH, predict_json
 from app.api.documentation import (
     BINARY,
     HEADERS,
@@ -18,11 +17,8 @@ from app.lifecycle import Service
 from app.predictor import Prediction, Timing
 from app.problems import TOO_MANY_BYTES, TOO_MANY_FILES, WRONG_FIELD, RequestError, describe
 from app.schemas import BatchAnswer, ItemError, PredictAnswer, Reading
-from model.checkpoint import Card
 
 router = APIRouter(tags=["predict"])
-
-PATH = "/predict"
 
 
 @router.post(
@@ -44,19 +40,6 @@ async def predict(request: Request) -> Response:
     prediction = await uploads.unless_gone(request.receive, work)
     request.state.timing = prediction.timing
     return Response(predict_json(prediction, predictor.card), media_type="application/json")
-
-
-def predict_json(prediction: Prediction, card: Card) -> bytes:
-    """A `PredictAnswer`, in a fraction of the time that it would take to make one."""
-    digit = prediction.digit
-    return (
-        f'{{"digit":{"null" if digit is None else digit},"label":{quote(prediction.label)},'
-        f'"confidence":{prediction.confidence!r},'
-        f'"probabilities":[{",".join(map(repr, prediction.probabilities))}],'
-        f'"novelty":{prediction.novelty!r},'
-        f'"recognized":{"true" if prediction.recognized else "false"},'
-        f'"model":{quote(card.name)},"version":{quote(card.version)}}}'
-    ).encode()
 
 
 @router.post(
