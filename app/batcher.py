@@ -134,6 +134,8 @@ class Batcher(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         if deadline <= loop.time():
             raise DeadlineExceededError("the answer was not ready in time")
+        if not items:
+            return []
         jobs = [_Job[Item, Result](item, loop.create_future()) for item in items]
         self._put(jobs)
         # Cheaper than asyncio.timeout_at.

@@ -74,6 +74,7 @@ async def batcher(gate: Gate) -> AsyncIterator[Batcher[int, int]]:
 async def test_idle_it_computes_at_once_and_alone(gate, batcher):
     assert await (await submitted(batcher, 3)) == [6]
     assert gate.batches == [[3]]
+    assert await batcher.submit([], deadline()) == []
 
 
 async def test_what_arrives_meanwhile_is_batched_in_order(gate, batcher):
