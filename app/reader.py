@@ -1,23 +1,20 @@
 """Numbers of several digits: find them in a picture, read each. No HTTP in here."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.engines import EngineError
 from app.images import ImageError, decode
 from app.predictor import Prediction, Predictor, Timing
-from model.segment import Candidate, Marks, Piece, Segmentation, find_marks, judge, segment
+from model.config import Preprocessing
+from model.segment import Candidate, Segmentation, find_marks, judge, segment
 
 # Pixels of the longer side that a reduced JPEG keeps: a page has small digits.
 DETAIL = 1600
 # Candidates that take a place in the queue at a time, so that other requests get theirs.
 AT_ONCE = 64
-
-
-Attempt = tuple[Segmentation, list[Prediction], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +39,6 @@ async def read_number(
 ) -> Number:
     """Reads all digits of a picture.
 
-    Marks that the model takes for one digit each are left whole; the others are cut where digits
-    may touch, and all that their pieces could be is read again.
-
     Args:
         predictor: that reads each digit.
         image: a whole image file.
@@ -57,25 +51,17 @@ async def read_number(
         BatcherError: too many wait, the deadline passed, or `Predictor.close` was called.
         EngineError: the engine can't compute an image.
     """
-    found = await predictor.in_decoder(lambda content: _find(content, max_pixels), image, deadline)
+    spec = predictor.card.preprocessing
+    found = await predictor.in_decoder(
+        lambda content: _find(content, max_pixels, spec), image, deadline
+    )
     if isinstance(found, ImageError):
         raise found
-    marks, size = found
-    spec = predictor.card.preprocessing
-
-    async def attempt(cut: Container[Piece]) -> Attempt:
-        segmentation = await predictor.in_decoder(
-            lambda cut: segment(marks, spec, cut), cut, deadline
-        )
-        predictions = await _predict(predictor, segmentation.candidates, deadline)
-        probabilities = np.array([prediction.probabilities for prediction in predictions])
-        novelty = np.array([prediction.novelty for prediction in predictions])
-        return segmentation, predictions, judge(segmentation.candidates, probabilities, novelty)
-
-    segmentation, predictions, costs = await attempt(())
-    doubtful = segmentation.doubtful(costs)
-    if doubtful:
-        segmentation, predictions, costs = await attempt(doubtful)
+    segmentation, size = found
+    predictions = await _predict(predictor, segmentation.candidates, deadline)
+    probabilities = np.array([prediction.probabilities for prediction in predictions])
+    novelty = np.array([prediction.novelty for prediction in predictions])
+    costs = judge(segmentation.candidates, probabilities, novelty)
     lines = tuple(
         tuple(PlacedDigit(predictions[i], segmentation.candidates[i].box) for i in way)
         for way in segmentation.best(costs)
@@ -84,13 +70,16 @@ async def read_number(
     return Number(size, lines, slowest or Timing(0.0, 0.0, 0.0, 0.0))
 
 
-def _find(image: bytes, max_pixels: int) -> tuple[Marks, tuple[int, int]] | ImageError:
+def _find(
+    image: bytes, max_pixels: int, spec: Preprocessing
+) -> tuple[Segmentation, tuple[int, int]] | ImageError:
+    """All that may be a digit, and the size of the upright picture."""
     try:
         picture = decode(image, max_pixels, DETAIL)
     except ImageError as error:
         return error
     size: tuple[int, int] = picture.info["size"]
-    return find_marks(picture, size), size
+    return segment(find_marks(picture, size), spec), size
 
 
 async def _predict(

@@ -7,8 +7,9 @@ Ground, polarity, ruled lines and connected parts are those of `model.strokes`, 
 candidate takes is that of `model.preprocess`.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 
 from model.components import Components
 from model.config import Preprocessing
+from model.extents import DIGIT, look
 from model.preprocess import centre, to_grey
 from model.strokes import Grey, all_ink, dilated, line_width
 
@@ -29,15 +31,10 @@ MOST_MARKS = 400
 SPECK = 0.12  # smaller parts are dirt
 SMALL = 0.45  # lower parts may be dashes, points or pieces of digits
 WIDEST = 1.3  # of a digit
-NARROWEST_CUT = 0.4  # narrower parts are not cut
 LEAST_INK = 0.25  # between two cuts, against a straight line's
-BEND = 0.1
-CUTS = 6  # at most, per digit's height
-DEAREST_CUT = 0.4  # ink cut through
-CUT_REACHES = (0.05, 0.2, 0.5)  # how far a cut may stray from straight
+WIDE_SPREAD = 0.09  # of the middles that pixels vote for, from which on these are parted
+CUT = 0.01  # added to the ink at a cut
 JUMP = 0.3  # between two parts of one digit
-
-SURE = 0.15  # cost below which a mark is not cut
 
 # Fitted to strips of training digits by `python -m model.segment_judge`.
 JUDGE_FILE = Path(__file__).with_name("segment_judge.npz")
@@ -52,18 +49,56 @@ class TooManyMarksError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
-    """Ink that belongs to one digit, whole or in part."""
+class Impression:
+    """What the pixels of some ink tell, on the mean, of the digit that they belong to."""
 
-    box: Box
-    coverage: Grey  # of the box and a pixel around it
-    cut_left: float  # ink that its left edge cuts through, in line widths; 0 where nothing was cut
-    cut_right: float
+    ink: float  # area
+    left: float  # column where it begins
+    right: float
+    variance: float  # of its middle from pixel to pixel
+    classes: NDArray[np.float64]  # ln P of each, (10,)
 
     @property
     def middle(self) -> float:
         """Column."""
-        return (self.box[2] + self.box[3]) / 2
+        return (self.left + self.right) / 2
+
+    @staticmethod
+    def of_pixels(ends: NDArray[np.float32], classes: NDArray[np.float32]) -> "Impression":
+        """Of N pixels: `ends` (2, N), `classes` (10, N)."""
+        if not ends.size:
+            return Impression(0.0, 0.0, 0.0, 0.0, np.zeros(len(classes)))
+        left, right = ends.mean(axis=1, dtype=np.float64).tolist()
+        variance = float(ends.mean(axis=0).var(dtype=np.float64))
+        return Impression(ends.shape[1], left, right, variance, classes.mean(axis=1, dtype=float))
+
+    @staticmethod
+    def joined(parts: "Sequence[Impression]") -> "Impression":
+        """Of several pieces together."""
+        ink = np.array([part.ink for part in parts])
+        shares = ink / max(1.0, ink.sum())
+        left = float(shares @ [part.left for part in parts])
+        right = float(shares @ [part.right for part in parts])
+        off = [part.variance + (part.middle - (left + right) / 2) ** 2 for part in parts]
+        classes = shares @ np.stack([part.classes for part in parts])
+        return Impression(float(ink.sum()), left, right, float(shares @ off), classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Mark:
+    """Connected ink."""
+
+    box: Box
+    coverage: Grey  # of the box and a pixel around it
+
+
+@dataclass(frozen=True, eq=False)
+class Piece(Mark):
+    """Ink that belongs to one digit, whole or in part."""
+
+    impression: Impression
+    cut_left: float = 0.0  # how much ink may be on either side of its left edge; 0: none was cut
+    cut_right: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +106,7 @@ class Line:
     """Marks that stand side by side."""
 
     height: float  # of a digit
-    marks: tuple[Piece, ...]
+    marks: tuple[Mark, ...]
 
 
 @dataclass(frozen=True)
@@ -92,6 +127,9 @@ class Shape:
     cut_left: float  # ink cut through
     cut_right: float
     ink: float  # area, against the square of the height
+    spread: float  # of the middles of the digit that its pixels vote for
+    left: float  # how far those votes' first column is within it
+    right: float
 
 
 @dataclass(frozen=True)
@@ -105,6 +143,7 @@ class Candidate:
     box: tuple[float, float, float, float]  # x, y, width, height in the picture
     pixels: NDArray[np.uint8]  # (1, H, W), the model's input
     shape: Shape
+    impression: Impression
 
 
 @dataclass(frozen=True)
@@ -114,17 +153,6 @@ class Segmentation:
     pieces: tuple[tuple[Piece, ...], ...]
     skips: tuple[tuple[float, ...], ...]
     candidates: tuple[Candidate, ...]
-
-    def doubtful(self, costs: NDArray[np.float64]) -> set[Piece]:
-        """Marks that the model does not take for one digit each, alone or with their neighbours."""
-        sure = {
-            piece
-            for way in self.best(costs)
-            for index in way
-            if costs[index] < SURE
-            for piece in self.candidates[index].pieces
-        }
-        return {piece for line in self.pieces for piece in line} - sure
 
     def best(self, costs: NDArray[np.float64]) -> list[list[int]]:
         """The cheapest way through each line.
@@ -200,9 +228,15 @@ def evidence(
         ],
         axis=1,
     )
-    answer = np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)]
+    answer = probabilities.argmax(axis=1)
+    classes = np.stack([candidate.impression.classes for candidate in candidates])
+    agreement = np.stack(
+        [classes[np.arange(len(answer)), answer], classes.max(axis=1)],
+        axis=1,
+    ).clip(-6)
     shapes = np.array([list(vars(candidate.shape).values()) for candidate in candidates])
-    return np.concatenate([sureness, answer, shapes], axis=1)
+    kinds = np.eye(probabilities.shape[1])[answer]
+    return np.concatenate([sureness, agreement, kinds, shapes], axis=1)
 
 
 def find_marks(picture: Image.Image, size: tuple[int, int]) -> Marks:
@@ -227,31 +261,27 @@ def find_marks(picture: Image.Image, size: tuple[int, int]) -> Marks:
     lines = [
         Line(
             _digit_height(components, line),
-            tuple(_piece(components, number, coverage) for number in line),
+            tuple(_mark(components, number, coverage) for number in line),
         )
         for line in numbers
     ]
     return Marks(tuple(lines), scales)
 
 
-def segment(marks: Marks, spec: Preprocessing, cut: Container[Piece] = ()) -> Segmentation:
+def segment(marks: Marks, spec: Preprocessing) -> Segmentation:
     """All that may be a digit.
 
     Args:
         marks: in the picture.
         spec: the form of the candidates.
-        cut: marks that may be several digits.
     """
     candidates: list[Candidate] = []
     rows: list[tuple[Piece, ...]] = []
     skips: list[tuple[float, ...]] = []
     for index, line in enumerate(marks.lines):
-        pieces = [
-            piece
-            for mark in line.marks
-            for piece in (_cut(mark, line.height) if mark in cut else [mark])
-        ]
-        pieces.sort(key=lambda piece: piece.middle)
+        seen = _seen(line)
+        pieces = [piece for mark in line.marks for piece in _parted(mark, seen, line.height)]
+        pieces.sort(key=lambda piece: piece.impression.middle)
         rows.append(tuple(pieces))
         skips.append(tuple(_skip_cost(piece, line.height) for piece in pieces))
         for start in range(len(pieces)):
@@ -321,92 +351,118 @@ def _digit_height(components: Components, line: list[int]) -> float:
     return float(np.median(heights[heights > SMALL * heights.max()]))
 
 
-def _piece(components: Components, number: int, coverage: Grey) -> Piece:
+def _mark(components: Components, number: int, coverage: Grey) -> Mark:
     chosen = np.arange(components.count) == number
     top, bottom, left, right = components.box(chosen)
     own = dilated(components.mask(chosen), 1)
     wide = np.pad(np.where(own, coverage, np.uint8(0)), 1)
-    return Piece((top, bottom, left, right), wide[top : bottom + 2, left : right + 2], 0.0, 0.0)
+    return Mark((top, bottom, left, right), wide[top : bottom + 2, left : right + 2])
 
 
-def _cut(piece: Piece, height: float) -> list[Piece]:
-    """The piece in slices, where it may be several digits."""
-    top, bottom, left, right = piece.box
-    width = right - left
-    if width < NARROWEST_CUT * height or bottom - top < SMALL * height:
-        return [piece]
-    ink = (piece.coverage / 255).astype(np.float32)  # (rows, columns), a pixel of margin
-    ways = [_seams(ink, max(1, round(reach * height / 2))) for reach in CUT_REACHES]
-    costs, paths = (np.concatenate(part) for part in zip(*ways, strict=True))
-    # A cut counts where it parts ink, and other ink than the cuts before it.
-    before = np.pad(ink.cumsum(axis=1), ((0, 0), (1, 0)))
-    rows = np.arange(len(ink))
-    mass = np.array([before[rows, path.clip(0, ink.shape[1])].sum() for path in paths])
-    least = LEAST_INK * line_width(piece.coverage) * height
-    parted = [0.0, float(ink.sum())]
-    chosen: list[int] = []
-    most = max(2, round(CUTS * width / height))
-    for column in np.argsort(costs, kind="stable"):
-        if costs[column] > DEAREST_CUT * height or len(chosen) == most:
-            break
-        if all(abs(mass[column] - other) >= least for other in parted):
-            chosen.append(int(column))
-            parted.append(float(mass[column]))
-    if not chosen:
-        return [piece]
-    chosen.sort(key=lambda column: float(mass[column]))
-    borders = np.sort(paths[chosen], axis=0)  # (cuts, rows)
-    columns = np.arange(ink.shape[1])
-    slice_of = (columns[None, :] >= borders[:, :, None]).sum(axis=0)  # (rows, columns)
-    edges = [0.0, *(float(costs[c]) for c in chosen), 0.0]
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What each pixel of a line tells of the digit that it belongs to."""
+
+    top: int  # of the maps, in the line's picture
+    left: int
+    ends: NDArray[np.float32]  # (2, H, W): first and last column
+    classes: NDArray[np.float32]  # (10, H, W): ln P
+
+    def of(self, mark: Mark) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The parts that lie under a mark's coverage."""
+        row, column = mark.box[0] - 1 - self.top, mark.box[2] - 1 - self.left
+        height, width = mark.coverage.shape
+        part = slice(None), slice(row, row + height), slice(column, column + width)
+        return self.ends[part], self.classes[part]
+
+
+def _seen(line: Line) -> _Seen:
+    coverage, top, left = line_coverage(line)
+    ends, classes = look(coverage, line.height)
+    return _Seen(top, left, ends + np.float32(left), classes)
+
+
+def line_coverage(line: Line) -> tuple[Grey, int, int]:
+    """All marks of a line in one picture, and its first row and column."""
+    boxes = np.array([mark.box for mark in line.marks])
+    top, left = int(boxes[:, 0].min()) - 1, int(boxes[:, 2].min()) - 1
+    bottom, right = int(boxes[:, 1].max()) + 1, int(boxes[:, 3].max()) + 1
+    coverage = np.zeros((bottom - top, right - left), np.uint8)
+    for mark in line.marks:
+        _laid(mark, coverage, top, left)
+    return coverage, top, left
+
+
+def _laid(mark: Mark, coverage: Grey, top: int, left: int) -> None:
+    """Adds a mark to a picture with that corner."""
+    row, column = mark.box[0] - 1 - top, mark.box[2] - 1 - left
+    part = coverage[row : row + mark.coverage.shape[0], column : column + mark.coverage.shape[1]]
+    np.maximum(part, mark.coverage, out=part)
+
+
+def _parted(mark: Mark, seen: _Seen, height: float) -> list[Piece]:
+    """The mark in pieces, where its pixels seem to belong to several digits."""
+    inked = mark.coverage > 127
+    ends, classes = seen.of(mark)
+    middles = (ends[0] + ends[1]) / 2
+    bins = ((middles - mark.box[2]) * (DIGIT / height)).round().astype(np.int64) + DIGIT // 2
+    bins = bins.clip(1, round((mark.box[3] - mark.box[2]) * DIGIT / height) + DIGIT)
+    ink = np.bincount(bins[inked], minlength=int(bins.max()) + 2) / height**2
+    smooth = np.convolve(ink, (0.25, 0.5, 0.25), "same")
+    cuts = _valleys(smooth, LEAST_INK * line_width(mark.coverage) / height)
+    cuts = sorted({*cuts, *_middles(ink, cuts, WIDE_SPREAD * DIGIT)})
+    slice_of = np.searchsorted(cuts, bins, side="right")
+    edges = [0.0, *(CUT + float(smooth[cut - 1 : cut + 1].min()) for cut in cuts), 0.0]
     pieces = []
-    for index in range(len(chosen) + 1):
-        coverage = np.where(slice_of == index, piece.coverage, np.uint8(0))
-        inked = coverage > 127
-        if not inked.any():
+    for index in range(len(cuts) + 1):
+        coverage = np.where(slice_of == index, mark.coverage, np.uint8(0))
+        solid = coverage > 127
+        if not solid.any():
             continue
-        rows, cols = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))
+        rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
         box = (
-            top - 1 + int(rows[0]),
-            top + int(rows[-1]),
-            left - 1 + int(cols[0]),
-            left + int(cols[-1]),
+            mark.box[0] - 1 + int(rows[0]),
+            mark.box[0] + int(rows[-1]),
+            mark.box[2] - 1 + int(columns[0]),
+            mark.box[2] + int(columns[-1]),
         )
         wide = np.pad(coverage, 1)
-        part = wide[rows[0] : rows[-1] + 3, cols[0] : cols[-1] + 3]
-        pieces.append(Piece(box, part, edges[index], edges[index + 1]))
+        part = wide[rows[0] : rows[-1] + 3, columns[0] : columns[-1] + 3]
+        impression = Impression.of_pixels(ends[:, solid], classes[:, solid])
+        pieces.append(Piece(box, part, impression, edges[index], edges[index + 1]))
     return pieces
 
 
-def _seams(ink: NDArray[np.float32], reach: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The cheapest way from top to bottom about each column, through as little ink as may be.
+def _valleys(ink: NDArray[np.float64], least: float) -> list[int]:
+    """Where to part a histogram: at its deepest places first, with `least` between two cuts."""
+    before = np.concatenate([[0.0], ink.cumsum()])  # before[i]: what is below i
+    parted = [0.0, float(before[-1])]
+    cuts: list[int] = []
+    inner = np.arange(1, len(ink) - 1)
+    low = inner[(ink[1:-1] <= ink[:-2]) & (ink[1:-1] <= ink[2:])]
+    for at in low[np.argsort(ink[low], kind="stable")]:
+        mass = float(before[at] + ink[at] / 2)
+        if all(abs(mass - other) >= least for other in parted):
+            cuts.append(int(at))
+            parted.append(mass)
+    return sorted(cuts)
 
-    Returns: what each costs (columns,), and its column in each row (columns, rows).
-    """
-    rows, columns = ink.shape
-    band = 2 * reach + 1
-    padded = np.pad(ink, ((0, 0), (reach, reach)))
-    shifted = np.lib.stride_tricks.sliding_window_view(
-        padded, band, axis=1
-    )  # (rows, columns, band)
-    bend = np.float32(BEND)
-    total = shifted[0].copy()
-    steps = np.zeros((rows, columns, band), np.int8)
-    for row in range(1, rows):
-        wide = np.pad(total, ((0, 0), (1, 1)), constant_values=np.float32(1e9))
-        options = np.stack([wide[:, 1:-1], wide[:, :-2] + bend, wide[:, 2:] + bend])
-        steps[row] = np.array([0, -1, 1], np.int8)[options.argmin(axis=0)]
-        total = options.min(axis=0) + shifted[row]
-    # Straight ones first among equals.
-    total = total + np.abs(np.arange(band) - reach) * np.float32(1e-3)
-    at = total.argmin(axis=1)
-    costs = total.min(axis=1)
-    paths = np.zeros((columns, rows), np.int64)
-    own = np.arange(columns)
-    for row in range(rows - 1, -1, -1):
-        paths[:, row] = own + at - reach
-        at = at + steps[row, own, at]
-    return costs, paths
+
+def _middles(ink: NDArray[np.float64], cuts: Sequence[int], spread: float) -> list[int]:
+    """Where else to part a histogram: the parts of a wider spread in two (Otsu, 1979)."""
+    at = np.arange(len(ink))
+    found = []
+    for start, stop in pairwise((0, *cuts, len(ink))):
+        weight = np.where((at >= start) & (at < stop), ink, 0)
+        total = float(weight.sum())
+        if not total or np.average((at - np.average(at, weights=weight)) ** 2, weights=weight) < (
+            spread**2
+        ):
+            continue
+        below, moment = weight.cumsum() / total, (weight * at).cumsum() / total
+        between = (moment[-1] * below - moment) ** 2 / (below * (1 - below)).clip(1e-9)
+        found.append(int(between.argmax()) + 1)
+    return found
 
 
 def _plausible(group: Sequence[Piece], height: float) -> bool:
@@ -443,11 +499,7 @@ def _candidate(
     left, right = min(p.box[2] for p in group), max(p.box[3] for p in group)
     coverage = np.zeros((bottom - top + 2, right - left + 2), np.uint8)
     for piece in group:
-        row, column = piece.box[0] - top, piece.box[2] - left
-        part = coverage[
-            row : row + piece.coverage.shape[0], column : column + piece.coverage.shape[1]
-        ]
-        np.maximum(part, piece.coverage, out=part)
+        _laid(piece, coverage, top - 1, left - 1)
     extent = (1, bottom - top + 1, 1, right - left + 1)
     pixels = centre(coverage, extent, (spec.height, spec.width))[None]
     box = (
@@ -461,12 +513,16 @@ def _candidate(
     for piece in group[1:]:
         gaps += max(0, piece.box[2] - reach) / height
         reach = max(reach, piece.box[3])
+    impression = Impression.joined([piece.impression for piece in group])
     shape = Shape(
         height=(bottom - top) / height,
         width=(right - left) / height,
         gaps=gaps,
-        cut_left=group[0].cut_left / height,
-        cut_right=group[-1].cut_right / height,
+        cut_left=group[0].cut_left,
+        cut_right=group[-1].cut_right,
         ink=float(coverage.sum()) / 255 / height**2,
+        spread=impression.variance**0.5 / height,
+        left=(impression.left - left) / height,
+        right=(impression.right - right) / height,
     )
-    return Candidate(*place, tuple(group), box, pixels, shape)
+    return Candidate(*place, tuple(group), box, pixels, shape, impression)

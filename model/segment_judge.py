@@ -7,7 +7,6 @@ known of strips, and a network of one small hidden layer learns to tell.
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,42 +18,51 @@ from torch import nn
 from tqdm import trange
 
 from model.checkpoint import read_checkpoint
-from model.datasets import load_mnist
-from model.segment import JUDGE_FILE, Candidate, evidence, find_marks, segment
-from model.strips import STYLES, Strip, write
+from model.datasets import LabelledImages, load_mnist
+from model.segment import JUDGE_FILE, Piece, Segmentation, evidence, find_marks, segment
+from model.strips import STYLES, Strip, any_style, write
 
+# Shares of the ink of a digit that is held, of another digit, and of a candidate that is another's.
+WHOLE, OTHER, FOREIGN = 0.75, 0.35, 0.25
 HIDDEN = 24
 STEPS, LEARNING_RATE, WEIGHT_DECAY = 1500, 1e-2, 1e-3
 LONGEST = 7
-# Touching digits are what is to be learned.
-TRAINING_STYLES = (
-    *STYLES.values(),
-    STYLES["touching"],
-    STYLES["touching"],
-    STYLES["all at once"],
-    replace(STYLES["slanted"], gap=(-2.0, 2.0)),
-)
 
 
-def digits_held(candidates: Sequence[Candidate], strip: Strip) -> NDArray[np.int64]:
+def training_strip(
+    digits: LabelledImages, index: int, random: np.random.Generator, longest: int = LONGEST
+) -> Strip:
+    """A strip to learn from: of the styles in turn, and as often of any style."""
+    styles = list(STYLES.values())
+    style = styles[index // 2 % len(styles)] if index % 2 else any_style(random)
+    return write(digits, int(random.integers(1, longest + 1)), style, random)
+
+
+def digits_held(found: Segmentation, strip: Strip) -> NDArray[np.int64]:
     """Which digit of the strip each candidate holds, all of it and next to nothing else.
 
     Returns: (N,), counted from 1; 0 where it is none, a part of one, or several.
     """
-    height, width = strip.owner.shape
-    ink = np.zeros((len(candidates), len(strip.text) + 1))
-    for row, candidate in zip(ink, candidates, strict=True):
-        for piece in candidate.pieces:
-            down, across = np.nonzero(piece.coverage > 127)
-            rows = (down + piece.box[0] - 1).clip(0, height - 1)
-            columns = (across + piece.box[2] - 1).clip(0, width - 1)
-            row += np.bincount(strip.owner[rows, columns], minlength=len(row))
-    ink = ink[:, 1:]
-    most = ink.max(axis=1)
-    share = (ink / np.maximum(1, ink.max(axis=0, initial=0))).max(axis=1)
-    whole = (share > 0.85) & (ink.sum(axis=1) - most < 0.12 * ink.sum(axis=1))
+    inks = {piece: _ink(piece, strip) for line in found.pieces for piece in line}
+    if not found.candidates:
+        return np.zeros(0, np.int64)
+    ink = np.array([sum(inks[piece] for piece in c.pieces) for c in found.candidates])
+    # A thin 1 beside an 8 is little ink, but all of a digit.
+    shares = np.sort(np.pad(ink / np.maximum(1, sum(inks.values())), ((0, 0), (1, 0))), axis=1)
+    foreign = 1 - ink.max(axis=1) / np.maximum(1, ink.sum(axis=1))
+    whole = (shares[:, -1] > WHOLE) & (shares[:, -2] < OTHER) & (foreign < FOREIGN)
     held: NDArray[np.int64] = np.where(whole, ink.argmax(axis=1) + 1, 0)
     return held
+
+
+def _ink(piece: Piece, strip: Strip) -> NDArray[np.int64]:
+    """Its pixels by the digit that they belong to, (digits,)."""
+    width, height = strip.picture.size
+    down, across = np.nonzero(piece.coverage > 127)
+    rows = (down + piece.box[0] - 1).clip(0, height - 1)
+    columns = (across + piece.box[2] - 1).clip(0, width - 1)
+    owners = strip.owner[rows, columns]
+    return np.bincount(owners, minlength=len(strip.text) + 1)[1:]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,26 +79,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     digits = load_mnist(options.data).train
     random = np.random.default_rng(options.seed)
     features, targets = [], []
-    for index in trange(options.strips):
-        style = TRAINING_STYLES[index % len(TRAINING_STYLES)]
-        strip = write(digits, int(random.integers(1, LONGEST + 1)), style, random)
-        marks = find_marks(strip.picture, strip.picture.size)
-        # As in use: some marks are cut, by chance some that need not be.
-        narrow = random.uniform(0.4, 1.0)
-        cut = {
-            mark
-            for line in marks.lines
-            for mark in line.marks
-            if mark.box[3] - mark.box[2] > narrow * line.height
-        }
-        candidates = segment(marks, card.preprocessing, cut).candidates
+    for index in trange(options.strips, mininterval=5):
+        strip = training_strip(digits, index, random)
+        found = segment(find_marks(strip.picture, strip.picture.size), card.preprocessing)
+        candidates = found.candidates
         if not candidates:
             continue
         images = np.stack([candidate.pixels for candidate in candidates])
         logits, novelty = session.run(["logits", "novelty"], {"images": images})
         probabilities = card.calibration.probabilities(logits)
         features.append(evidence(candidates, probabilities, novelty))
-        targets.append(digits_held(candidates, strip) > 0)
+        targets.append(digits_held(found, strip) > 0)
     fitted, error = fit(np.concatenate(features), np.concatenate(targets), options.seed)
     # NumPy's stub takes the names for its flag.
     np.savez(JUDGE_FILE, **fitted)  # type: ignore[arg-type]

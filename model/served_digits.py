@@ -19,8 +19,7 @@ from model.config import Preprocessing
 from model.datasets import LabelledImages
 from model.preprocess import prepare_file
 from model.segment import find_marks, segment
-from model.segment_judge import TRAINING_STYLES, digits_held
-from model.strips import write
+from model.segment_judge import digits_held, training_strip
 from model.uploads import MIXED, make_uploads
 
 UPLOADS = ("plain", "thin pen", "thumbnail", "broken strokes", MIXED, MIXED)
@@ -79,11 +78,8 @@ def _cut_out(
 ) -> Iterator[tuple[NDArray[np.uint8], int]]:
     """Digits (H, W) as the reading of numbers cuts them out, with their labels."""
     for number in range(strips):
-        style = TRAINING_STYLES[number % len(TRAINING_STYLES)]
-        strip = write(digits, int(random.integers(1, LONGEST_STRIP + 1)), style, random)
-        marks = find_marks(strip.picture, strip.picture.size)
-        every = {mark for line in marks.lines for mark in line.marks}
-        candidates = segment(marks, preprocessing, every).candidates
-        for candidate, held in zip(candidates, digits_held(candidates, strip), strict=True):
+        strip = training_strip(digits, number, random, LONGEST_STRIP)
+        found = segment(find_marks(strip.picture, strip.picture.size), preprocessing)
+        for candidate, held in zip(found.candidates, digits_held(found, strip), strict=True):
             if held:
                 yield candidate.pixels[0], int(strip.text[held - 1])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from model.datasets import LabelledImages
 
@@ -32,6 +32,7 @@ class Style:
         noise: standard deviation of the grey values, of 255.
         ruled: whether lines run below and above the digits, and through the picture.
         scale: enlargement of the whole.
+        pen: share of the digits redrawn with a thicker or a thinner pen.
     """
 
     gap: tuple[float, float] = (3.0, 8.0)
@@ -42,6 +43,7 @@ class Style:
     noise: float = 0.0
     ruled: bool = False
     scale: tuple[float, float] = (1.0, 3.0)
+    pen: float = 0.0
 
 
 PLAIN = Style()
@@ -53,6 +55,22 @@ STYLES: Mapping[str, Style] = {
     "touching": replace(PLAIN, gap=(-2.0, 0.0)),
     "all at once": Style(gap=(-1.5, 6.0), slant=0.2, tilt=3.0, noise=12.0, ruled=True),
 }
+
+
+def any_style(random: np.random.Generator) -> Style:
+    """One drawn by chance, from far apart to overlapping; to learn from."""
+    closest = random.uniform(-3, 3) if random.random() < 0.65 else -2.0
+    return Style(
+        gap=(closest, closest + random.choice([0.0, 2.5, random.uniform(0, 6)])),
+        drift=random.uniform(0, 3),
+        size=random.uniform(0, 0.2),
+        slant=random.uniform(0, 0.35),
+        tilt=random.uniform(0, 4),
+        noise=random.uniform(0, 20) if random.random() < 0.4 else 0.0,
+        ruled=random.random() < 0.15,
+        scale=(1.0, 1.0) if random.random() < 0.2 else (1.0, 3.0),
+        pen=random.choice([0.0, 0.4]),
+    )
 
 
 @dataclass(frozen=True)
@@ -67,7 +85,10 @@ class Strip:
 def write(digits: LabelledImages, length: int, style: Style, random: np.random.Generator) -> Strip:
     """A strip of `length` digits drawn by chance; `length` below 255."""
     chosen = random.integers(len(digits), size=length)
-    line, owner = _line([digits.images[i] for i in chosen], style, random)
+    images = [digits.images[i] for i in chosen]
+    if style.pen:
+        images = [_redrawn(i, random) if random.random() < style.pen else i for i in images]
+    line, owner = _line(images, style, random)
     scale = random.uniform(*style.scale)
     shear = random.uniform(-style.slant, style.slant)
     angle = random.uniform(-style.tilt, style.tilt)
@@ -88,6 +109,14 @@ def write(digits: LabelledImages, length: int, style: Style, random: np.random.G
     grey = ground + (stroke - ground) * ink + random.normal(0, 1, ink.shape) * style.noise
     text = "".join(str(digits.labels[i]) for i in chosen)
     return Strip(Image.fromarray(grey.clip(0, 255).astype(np.uint8)), text, owner)
+
+
+def _redrawn(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    """With a thicker or, where that leaves something, a thinner pen, by half a pixel each side."""
+    large = Image.fromarray(image).resize((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC)
+    pen = ImageFilter.MaxFilter(3) if random.random() < 0.5 else ImageFilter.MinFilter(3)
+    drawn = np.asarray(large.filter(pen).resize((SIDE, SIDE), Image.Resampling.BOX))
+    return drawn if drawn.max() > 150 else image
 
 
 def _line(

@@ -3,7 +3,7 @@
 A suite takes a checkpoint and MNIST, and gives its figures with the table that shows them.
 """
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -22,7 +22,7 @@ from model.datasets import MNIST
 from model.export import PixelExplainer, Recognizer, plain_classifier
 from model.outliers import draw, picture_of
 from model.preprocess import prepare_file
-from model.segment import Piece, Segmentation, find_marks, judge, segment
+from model.segment import find_marks, judge, segment
 from model.strips import STYLES, write
 from model.uploads import MIXED, NUISANCES, make_uploads
 
@@ -70,7 +70,6 @@ class Report:
 
 
 Suite = Callable[[Subject], Report]
-Costs = NDArray[np.float64]
 
 
 def corruptions(subject: Subject) -> Report:
@@ -210,21 +209,12 @@ def strips(subject: Subject) -> Report:
 
 def _read(subject: Subject, picture: Image.Image) -> str:
     """What a picture says, its lines parted by line feeds."""
-    marks = find_marks(picture, picture.size)
-
-    def attempt(cut: Container[Piece]) -> tuple[Segmentation, NDArray[np.float32], Costs]:
-        found = segment(marks, subject.card.preprocessing, cut)
-        if not found.candidates:
-            return found, np.zeros((0, 1), np.float32), np.zeros(0)
-        pixels = np.concatenate([candidate.pixels for candidate in found.candidates])
-        logits, novelty = subject.predict(pixels)
-        probabilities = subject.card.calibration.probabilities(logits)
-        return found, logits, judge(found.candidates, probabilities, novelty)
-
-    found, logits, costs = attempt(())
-    doubtful = found.doubtful(costs)
-    if doubtful:
-        found, logits, costs = attempt(doubtful)
+    found = segment(find_marks(picture, picture.size), subject.card.preprocessing)
+    if not found.candidates:
+        return ""
+    logits, novelty = subject.predict(np.stack([c.pixels for c in found.candidates]))
+    probabilities = subject.card.calibration.probabilities(logits)
+    costs = judge(found.candidates, probabilities, novelty)
     labels = subject.card.labels
     return "\n".join(
         "".join(labels[int(logits[index].argmax())] for index in way) for way in found.best(costs)
