@@ -36,10 +36,11 @@ WIDE_SPREAD = 0.09  # of the middles that pixels vote for, from which on these a
 CUT = 0.01  # added to the ink at a cut
 JUMP = 0.3  # between two parts of one digit
 
+Judge = dict[str, NDArray[np.float32]]
 # Fitted to strips of training digits by `python -m model.segment_judge`.
 JUDGE_FILE = Path(__file__).with_name("segment_judge.npz")
 with np.load(JUDGE_FILE) as _arrays:
-    _JUDGE = dict(_arrays)
+    _JUDGE: Judge = dict(_arrays)
 
 Box = tuple[int, int, int, int]  # top, bottom, left, right; ends exclusive
 
@@ -165,27 +166,43 @@ class Segmentation:
         """
         ways = []
         for line, skips in enumerate(self.skips):
-            number = len(skips)
-            ending: list[list[int]] = [[] for _ in range(number + 1)]
-            for index, candidate in enumerate(self.candidates):
-                if candidate.line == line:
-                    ending[candidate.stop].append(index)
-            total, last = [0.0], [-1]
-            for stop in range(1, number + 1):
-                options = [(total[stop - 1] + skips[stop - 1], -1)]
-                options += [(total[self.candidates[i].start] + costs[i], i) for i in ending[stop]]
-                cost, index = min(options)
-                total.append(cost)
-                last.append(index)
-            way: list[int] = []
-            at = number
-            while at:
-                if last[at] >= 0:
-                    way.append(last[at])
-                at = self.candidates[last[at]].start if last[at] >= 0 else at - 1
+            own = [i for i, candidate in enumerate(self.candidates) if candidate.line == line]
+            spans = [(self.candidates[i].start, self.candidates[i].stop) for i in own]
+            way = cheapest(spans, skips, costs[own])
             if way:
-                ways.append(way[::-1])
+                ways.append([own[index] for index in way])
         return ways
+
+
+def cheapest(
+    spans: Sequence[tuple[int, int]], skips: Sequence[float], costs: NDArray[np.float64]
+) -> list[int]:
+    """The cheapest way from the first to the last piece of a line.
+
+    Args:
+        spans: the first piece of each candidate, and its end.
+        skips: what leaving each piece out costs.
+        costs: of each candidate.
+
+    Returns: the candidates on it, by their indices.
+    """
+    ending: list[list[int]] = [[] for _ in range(len(skips) + 1)]
+    for index, (_, stop) in enumerate(spans):
+        ending[stop].append(index)
+    total, last = [0.0], [-1]
+    for stop, skip in enumerate(skips, 1):
+        options = [(total[stop - 1] + skip, -1)]
+        options += [(total[spans[index][0]] + float(costs[index]), index) for index in ending[stop]]
+        cost, index = min(options)
+        total.append(cost)
+        last.append(index)
+    way: list[int] = []
+    at = len(skips)
+    while at:
+        if last[at] >= 0:
+            way.append(last[at])
+        at = spans[last[at]][0] if last[at] >= 0 else at - 1
+    return way[::-1]
 
 
 def judge(
@@ -193,7 +210,9 @@ def judge(
     probabilities: NDArray[np.floating],
     novelty: NDArray[np.floating],
 ) -> NDArray[np.float64]:
-    """What taking each candidate for a digit costs: -ln P(it is one digit, whole), by its width.
+    """What taking each candidate for a digit costs.
+
+    A way through a line is the more probable, by e to the difference, the less it costs in all.
 
     Args:
         candidates: that the model has read.
@@ -202,13 +221,14 @@ def judge(
     """
     if not candidates:
         return np.zeros(0)
-    hidden = np.tanh(
-        evidence(candidates, probabilities, novelty) @ _JUDGE["hidden"] + _JUDGE["bias"]
-    )
-    score = hidden @ _JUDGE["out"] + _JUDGE["out_bias"]
-    widths = np.array([candidate.shape.width for candidate in candidates])
-    costs: NDArray[np.float64] = np.logaddexp(0, -score) * np.maximum(0.5, widths)
-    return costs
+    return costs(evidence(candidates, probabilities, novelty), _JUDGE)
+
+
+def costs(features: NDArray[np.floating], judge: Judge) -> NDArray[np.float64]:
+    """Of candidates with that evidence (N, features), by the arrays of a network."""
+    hidden = np.tanh(features @ judge["hidden"] + judge["bias"])
+    result: NDArray[np.float64] = -(hidden @ judge["out"] + judge["out_bias"]).astype(np.float64)
+    return result
 
 
 def evidence(
