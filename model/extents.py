@@ -56,18 +56,19 @@ def _computed(coverage: Grey) -> tuple[Maps, Maps]:
     """How far from each pixel its digit begins and ends, in its heights; and ln P of its class."""
     height, width = coverage.shape
     padding = [(MARGIN, MARGIN + -(size + 2 * MARGIN) % STEP) for size in coverage.shape]
-    ink = np.pad(coverage, padding).astype(np.float32) / 255
+    ink: Maps = np.pad(coverage, padding).astype(np.float32) / np.float32(255)
     rows, columns = ink.shape
     quads = ink.reshape(rows // 2, 2, columns // 2, 2).transpose(1, 3, 0, 2)
-    fine = _convolved("fine_1", _convolved("fine_0", quads.reshape(4, rows // 2, columns // 2)))
+    fine: Maps = quads.reshape(4, rows // 2, columns // 2)
+    fine = _convolved("fine_1", _convolved("fine_0", fine))
     middle = _convolved("middle_1", _convolved("middle_0", _pooled(fine)))
     coarse = _pooled(middle)
     for layer in ("coarse_0", "coarse_1", "coarse_2"):
         coarse = _convolved(layer, coarse)
     middle = _convolved("middle_2", middle + _doubled(_mixed("to_middle", coarse)))
     fine = _convolved("fine_2", fine + _doubled(_mixed("to_fine", middle)))
-    quads = _mixed("reaches", fine).reshape(2, 2, 2, rows // 2, columns // 2)
-    whole = quads.transpose(0, 3, 1, 4, 2).reshape(2, rows, columns)
+    reaches = _mixed("reaches", fine).reshape(2, 2, 2, rows // 2, columns // 2)
+    whole: Maps = reaches.transpose(0, 3, 1, 4, 2).reshape(2, rows, columns)
     scores = _mixed("names", fine)
     scores -= scores.max(axis=0)
     scores -= np.log(np.exp(scores).sum(axis=0))
@@ -83,7 +84,7 @@ def _convolved(layer: str, maps: Maps) -> Maps:
     for down in range(3):
         for right in range(3):
             patches[:, down, right] = wide[:, down : down + rows, right : right + columns]
-    result = _NETWORK[f"{layer}.weight"] @ patches.reshape(channels * 9, rows * columns)
+    result: Maps = _NETWORK[f"{layer}.weight"] @ patches.reshape(channels * 9, rows * columns)
     result += _NETWORK[f"{layer}.bias"][:, None]
     np.maximum(result, 0, out=result)
     return result.reshape(-1, rows, columns)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm, trange
 
 from model.datasets import LabelledImages, load_mnist
@@ -76,14 +77,13 @@ class ExtentNet(nn.Module):
         result = {}
         for name, layer in self.layers.items():
             if isinstance(layer, nn.Sequential):
-                kernel, norm = layer[0].weight, layer[1]
-                factor = norm.weight / (norm.running_var + norm.eps).sqrt()
-                weight = kernel * factor[:, None, None, None]
-                bias = norm.bias - norm.running_mean * factor
-            else:
-                weight, bias = layer.weight, layer.bias
-            result[f"{name}.weight"] = weight.detach().flatten(1).numpy().astype(np.float16)
-            result[f"{name}.bias"] = bias.detach().numpy().astype(np.float16)
+                kernel, norm = layer[0], layer[1]
+                assert isinstance(kernel, nn.Conv2d)
+                assert isinstance(norm, nn.BatchNorm2d)
+                layer = fuse_conv_bn_eval(kernel, norm)
+            for part, array in layer.state_dict().items():
+                flat = array.flatten(1) if array.ndim > 1 else array
+                result[f"{name}.{part}"] = flat.numpy().astype(np.float16)
         return result
 
 
@@ -161,12 +161,12 @@ def batch(chosen: Sequence[Example], random: np.random.Generator) -> tuple[Tenso
             offset = int(random.integers(room - length + 1))
             theirs.append(slice(start, start + length))
             ours.append(slice(offset, offset + length))
-        window, place = tuple(theirs), tuple(ours)
+        window, place = (theirs[0], theirs[1]), (ours[0], ours[1])
         ink = example.coverage[window] / np.float32(255)
         owner = example.owner[window]
         columns = np.arange(window[1].start, window[1].stop) + np.float32(0.5)
         coverage[index, 0][place] = ink ** np.exp(random.normal(0, 0.3))
-        reaches[(index, slice(None), *place)] = (
+        reaches[index][:, place[0], place[1]] = (
             example.ends[owner].transpose(2, 0, 1) - columns
         ) / DIGIT
         inked[index, 0][place] = (owner > 0) & (example.coverage[window] > LEAST_COVERAGE)
@@ -226,8 +226,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m model.train_extents", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of MNIST's IDX files; else downloaded")
-    parser.add_argument("--strips", type=int, default=7000)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--strips", type=int, default=12000)
+    parser.add_argument("--steps", type=int, default=8500)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     made = examples(load_mnist(options.data).train, options.strips, options.seed)
