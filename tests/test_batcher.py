@@ -97,6 +97,13 @@ async def test_a_request_of_several_items_takes_as_many_places(gate, batcher):
     assert gate.batches == [[0], [1, 2, 3, 4], [5, 6]]
 
 
+async def test_a_request_of_no_items_is_answered_and_harms_nobody(gate, batcher):
+    assert await batcher.submit([], deadline()) == []
+    (outcome,) = await batcher.submit([1], deadline())
+    assert outcome.value == 2
+    assert gate.batches == [[1]]
+
+
 async def test_times_are_told(gate, batcher):
     async with held_up(gate, batcher) as first:
         later = asyncio.create_task(batcher.submit([1], deadline()))

@@ -141,6 +141,14 @@ def test_accuracy_is_the_models_own(client: httpx.Client, expected: np.ndarray):
     assert (np.array(readings) == LABELS).sum() == (expected.argmax(axis=1) == LABELS).sum()
 
 
+def test_a_batch_of_nothing_but_errors_harms_nobody(client: httpx.Client):
+    files = [("files", ("", content, "")) for content in (b"", b"x", b"GIF89a")]
+    answer = client.post("/predict/batch", files=files).json()
+    assert [item["error"]["status"] for item in answer["predictions"]] == [400, 415, 422]
+    content = (ROOT / "app/samples/7.png").read_bytes()
+    assert client.post("/predict", files={"file": content}).json()["digit"] == 7
+
+
 def test_a_batch_tells_errors_in_their_places(client: httpx.Client):
     contents = [encode(EXAMPLES[1]), b"", b"text", encode(EXAMPLES[2])[:90], encode(EXAMPLES[3])]
     files = [("files", ("i", content)) for content in contents]
