@@ -7,7 +7,8 @@ refuses for good is a `ProblemError`, one subclass per cause.
 
 import random
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -272,7 +273,7 @@ class _Calls:
             ):
                 raise TimedOutError(f"no answer from {self._url} in time") from answer
             if isinstance(answer, httpx.TransportError):
-                if not left:
+                if not left or isinstance(answer, httpx.UnsupportedProtocol):
                     raise ConnectionFailedError(f"{self._url}: {answer}") from answer
                 wait = None
             else:
@@ -290,50 +291,61 @@ class _Calls:
         raise AssertionError("unreachable")
 
     def _predict(self, image: Image) -> _Flow[Prediction]:
-        return _prediction((yield from self._json("/predict", _one(image))))
+        answer = yield from self._json("/predict", _one(image))
+        with _expected("/predict"):
+            return _prediction(answer)
 
     def _predict_batch(self, images: Iterable[Image]) -> _Flow[list[Prediction | ProblemError]]:
         limits = self._limits or (yield from self._metadata()).limits
         results: list[Prediction | ProblemError] = []
         for part in _parts([_content(image) for image in images], limits):
             files = [("files", (f"{index}", content)) for index, content in enumerate(part)]
-            answer = yield from self._json("/predict/batch", files)
-            results += [
-                ProblemError.of(item["error"]) if "error" in item else _prediction(item)
-                for item in answer["predictions"]
-            ]
+            try:
+                answer = yield from self._json("/predict/batch", files)
+            except TooManyBytesError as error:
+                if len(part) > 1:
+                    raise
+                results.append(error)  # an image larger than all that a request may carry
+                continue
+            with _expected("/predict/batch"):
+                results += [
+                    ProblemError.of(item["error"]) if "error" in item else _prediction(item)
+                    for item in answer["predictions"]
+                ]
         return results
 
     def _explain(self, image: Image) -> _Flow[Explanation]:
         answer = yield from self._json("/explain", _one(image))
-        attention, attribution = answer["attention"], answer["attribution"]
-        return Explanation(
-            prediction=_prediction(answer),
-            input=answer["input"],
-            attention=attention["mean"],
-            blocks=tuple(
-                BlockAttention(block["mean"], block["latents"]) for block in attention["blocks"]
-            ),
-            attribution=attribution["map"],
-            method=attribution["method"],
-        )
+        with _expected("/explain"):
+            attention, attribution = answer["attention"], answer["attribution"]
+            return Explanation(
+                prediction=_prediction(answer),
+                input=answer["input"],
+                attention=attention["mean"],
+                blocks=tuple(
+                    BlockAttention(block["mean"], block["latents"]) for block in attention["blocks"]
+                ),
+                attribution=attribution["map"],
+                method=attribution["method"],
+            )
 
     def _read(self, image: Image) -> _Flow[Number]:
         answer = yield from self._json("/read", _one(image))
-        lines = tuple(
-            Line(
-                line["text"],
-                line["confidence"],
-                tuple(PlacedDigit(_prediction(d), Box(**d["box"])) for d in line["digits"]),
+        with _expected("/read"):
+            lines = tuple(
+                Line(
+                    line["text"],
+                    line["confidence"],
+                    tuple(PlacedDigit(_prediction(d), Box(**d["box"])) for d in line["digits"]),
+                )
+                for line in answer["lines"]
             )
-            for line in answer["lines"]
-        )
-        return Number(answer["text"], lines, answer["width"], answer["height"])
+            return Number(answer["text"], lines, answer["width"], answer["height"])
 
     def _metadata(self) -> _Flow[Metadata]:
         response = yield from self._ask("GET", "/metadata")
         answer = _parsed(response)
-        try:
+        with _expected("/metadata"):
             card, limits = answer["card"], answer["limits"]
             self._limits = Limits(
                 **{name: int(limits[name]) for name in Limits.__dataclass_fields__}
@@ -347,8 +359,6 @@ class _Calls:
                 self._limits,
                 card,
             )
-        except (KeyError, TypeError) as error:
-            raise UnexpectedAnswerError(f"{self._url}/metadata lacks {error}") from error
 
     def _health(self) -> _Flow[bool]:
         answer = yield httpx.Request("GET", self._url + "/health", headers=self._headers)
@@ -544,18 +554,24 @@ def _parts(contents: Sequence[bytes], limits: Limits) -> Iterable[list[bytes]]:
         yield part
 
 
-def _prediction(item: dict[str, Any]) -> Prediction:
+@contextmanager
+def _expected(path: str) -> Iterator[None]:
+    """Inside, an answer is taken apart."""
     try:
-        return Prediction(
-            digit=item["digit"],
-            label=item["label"],
-            confidence=item["confidence"],
-            probabilities=tuple(item["probabilities"]),
-            recognized=item["recognized"],
-            novelty=item["novelty"],
-        )
+        yield
     except (KeyError, TypeError) as error:
-        raise UnexpectedAnswerError(f"the answer lacks {error}") from error
+        raise UnexpectedAnswerError(f"the answer of {path} lacks {error}") from error
+
+
+def _prediction(item: dict[str, Any]) -> Prediction:
+    return Prediction(
+        digit=item["digit"],
+        label=item["label"],
+        confidence=item["confidence"],
+        probabilities=tuple(item["probabilities"]),
+        recognized=item["recognized"],
+        novelty=item["novelty"],
+    )
 
 
 def _parsed(response: httpx.Response) -> dict[str, Any]:
@@ -573,7 +589,7 @@ def _error_of(response: httpx.Response) -> ProblemError:
     problem: dict[str, Any] = {"title": response.reason_phrase, "status": response.status_code}
     try:
         told = response.json()
-        problem = told if isinstance(told, dict) else problem
+        problem |= told if isinstance(told, dict) else {}
     except ValueError:
         pass
     wait = _seconds(response.headers.get("retry-after"))
@@ -590,4 +606,6 @@ def _seconds(retry_after: str | None) -> float | None:
         date = parsedate_to_datetime(retry_after)
     except ValueError:
         return None
+    # Without a zone it is UTC.
+    date = date.replace(tzinfo=date.tzinfo or UTC)
     return max(0.0, (date - datetime.now(UTC)).total_seconds())

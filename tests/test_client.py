@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import anyio
+import httpx
 import numpy as np
 import pytest
 
@@ -43,9 +44,11 @@ def test_batches_are_split_to_the_limits(full: Server):
     with Client(full.url) as client:
         limits = client.metadata().limits
         assert (limits.max_files, limits.max_body_bytes) == (2, 9000)
-        read = client.predict_batch([*images, b"no image"])
+        read = client.predict_batch([*images, b"no image", bytes(10_000), images[0]])
     assert [p.digit == label for p, label in zip(read, LABELS[:9], strict=False)].count(True) >= 8
     assert isinstance(read[9], clients.UnsupportedImageError)
+    assert isinstance(read[10], clients.TooManyBytesError)  # no request may carry it
+    assert read[11] == read[0]
     assert client.predict_batch([]) == []
 
 
@@ -137,9 +140,15 @@ def test_something_else_on_the_port(server: Server):
     assert caught.value.status == 404
 
 
+def test_refusals_of_what_stands_between_are_told():
+    refusal = clients._error_of(httpx.Response(502, json={"message": "no route"}))
+    assert (refusal.status, str(refusal)) == (502, "Bad Gateway")
+
+
 def test_pauses_are_read_from_retry_after():
     assert clients._seconds("3") == 3.0
     assert clients._seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert clients._seconds("Wed, 21 Oct 2015 07:28:00 -0000") == 0.0
     assert clients._seconds("soon") is None
     assert clients._seconds(None) is None
 
