@@ -39,7 +39,7 @@ def draw(explanation: Explanation, uploaded: Image.Image, labels: Sequence[str])
         ("What the model saw", f"{ink.shape[1]} x {ink.shape[0]} pixels", _enlarged(255 - ink)),
         (
             "Where it looked",
-            f"attention of {maps.attention.shape[0]} blocks, {maps.attention.shape[1]} latents",
+            "attention: the darker, the more",
             _over(ink, _coloured(looked / looked.max(), GLOW)),
         ),
         (
@@ -78,25 +78,35 @@ def _answer(
     width: int,
     top: int,
 ) -> None:
-    """The label, large, its confidence, and a bar per class."""
+    """The label, large, its confidence, and a bar per class; paler where it is no digit."""
     prediction = explanation.prediction
-    pen.text((MARGIN, top), prediction.label, INK, _font(84))
+    ink, accent = (INK, ACCENT) if prediction.recognized else (MUTED, MUTED)
+    pen.text((MARGIN, top), prediction.label, ink, _font(84))
+    if not prediction.recognized:
+        pen.text((MARGIN, top + 100), "This doesn't look like a digit", ACCENT, _font(14))
     left = MARGIN + max(72, round(pen.textlength(prediction.label, _font(84))) + 24)
-    pen.text((left, top + 36), f"{prediction.confidence:.1%}", INK, _font(28))
+    pen.text((left, top + 36), _percent(prediction.confidence), ink, _font(28))
     pen.text((left, top + 72), "confidence", MUTED, _font(13))
     left += 130
     step = (width - MARGIN - left) / len(labels)
     height = 70
     for index, probability in enumerate(prediction.probabilities):
         start = left + index * step
-        colour = ACCENT if labels[index] == prediction.label else "#b9b9c3"
+        colour = accent if labels[index] == prediction.label else "#b9b9c3"
         base = top + height + 12
         bar = (start, base - max(1, height * probability), start + 0.7 * step, base)
         pen.rectangle(bar, fill=colour)
         middle = start + 0.35 * step
         pen.text((middle, base + 14), labels[index], INK, _font(14), anchor="mm")
-        percent = f"{probability:.0%}" if probability >= 0.005 else ""
+        percent = _percent(probability) if probability >= 0.005 else ""
         pen.text((middle, base + 32), percent, MUTED, _font(11), anchor="mm")
+
+
+def _percent(share: float) -> str:
+    """Never 100 % of what is not certain."""
+    if share < 1:
+        share = min(share, 0.999)
+    return f"{share:.1%}" if share < 0.1 or share >= 0.99 else f"{share:.0%}"
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app import explanation_picture
 from app.api.explain import prefers_png
 from app.engines import create_engine
 from app.explainer import MAX_WAITING
@@ -80,6 +81,13 @@ def test_a_picture_is_answered_where_one_is_asked_for(client: httpx.Client):
     np.testing.assert_array_equal(seen, 255 - IMAGES[0])
     colours = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
     assert (np.ptp(colours, axis=1) > 60).sum() > 2000, "the maps are coloured"
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(1.0, "100.0%"), (0.99999, "99.9%"), (0.834, "83%"), (0.0471, "4.7%")]
+)
+def test_the_picture_claims_no_certainty_that_there_is_not(share: float, words: str):
+    assert explanation_picture._percent(share) == words
 
 
 @pytest.mark.parametrize(
