@@ -536,7 +536,7 @@ def test_screenshots(
         page.mouse.move(0, 0)
         page.wait_for_function("() => !document.getAnimations().length")
         picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    small = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    small = picture.quantize(256, Image.Quantize.MAXCOVERAGE, 2, dither=Image.Dither.NONE)
     file = Path(os.environ["SCREENSHOTS"], f"{name}.png")
     small.save(file, optimize=True)
     assert file.stat().st_size < 150_000
