@@ -1,6 +1,6 @@
 """Trained weights -> a checkpoint: calibrate, fit the novelty head, score, export, draw.
 
-`python -m model.finish weights/perceiver-mnist --data FOLDER --version 2.1.0` does it anew for a
+`python -m model.finish weights/perceiver-mnist --data FOLDER --version 2.2.1` does it anew for a
 checkpoint that is there, as after a change of preprocessing; its weights stay as they are.
 """
 
