@@ -330,15 +330,17 @@ def _lines(components: Components) -> list[list[int]]:
     line_of: dict[int, int] = {}
     lines: list[list[int]] = []
     for number in tall:
-        best, nearest = -1, 4 * height
+        best, most = -1, 0.35
         for index, line in enumerate(lines):
-            last = line[-1]
-            overlap = min(components.bottom[last], components.bottom[number]) - max(
-                components.top[last], components.top[number]
+            # Of several, for the last may be half of a broken digit.
+            last = line[-3:]
+            overlap = min(components.bottom[last].max(), components.bottom[number]) - max(
+                components.top[last].min(), components.top[number]
             )
-            gap = components.left[number] - components.right[last]
-            if overlap > 0.35 * min(heights[last], heights[number]) and gap < nearest:
-                best, nearest = index, gap
+            share = overlap / min(heights[last].max(), heights[number])
+            gap = components.left[number] - components.right[last].max()
+            if share > most and gap < 4 * height:
+                best, most = index, share
         if best < 0:
             lines.append([])
             best = len(lines) - 1

@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m model.segment_judge", description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("weights/perceiver-mnist"))
     parser.add_argument("--data", type=Path, help="folder of MNIST's IDX files; else downloaded")
-    parser.add_argument("--strips", type=int, default=1500)
+    parser.add_argument("--strips", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     checkpoint = read_checkpoint(options.checkpoint)
