@@ -212,7 +212,7 @@ def _read(subject: Subject, picture: Image.Image) -> str:
     found = segment(find_marks(picture, picture.size), subject.card.preprocessing)
     if not found.candidates:
         return ""
-    logits, novelty = subject.predict(np.stack([c.pixels for c in found.candidates]))
+    logits, novelty = subject.predict(np.concatenate([c.pixels for c in found.candidates]))
     probabilities = subject.card.calibration.probabilities(logits)
     costs = judge(found.candidates, probabilities, novelty)
     labels = subject.card.labels
