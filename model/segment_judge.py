@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from model.checkpoint import read_checkpoint
-from model.datasets import LabelledImages, load_mnist
+from model.datasets import load_mnist
 from model.segment import (
     JUDGE_FILE,
     Judge,
-    Piece,
     Segmentation,
     cheapest,
     costs,
@@ -33,56 +32,18 @@ from model.segment import (
     find_marks,
     segment,
 )
-from model.strips import STYLES, Strip, any_style, write
+from model.strip_labels import digits_held
+from model.strips import training_strip
 
-# Shares of the ink of a digit that is held, of another digit, and of a candidate that is another's.
-WHOLE, OTHER, FOREIGN = 0.75, 0.35, 0.25
 HIDDEN = 24
 BATCH_SIZE = 256
 STEPS, LEARNING_RATE, WEIGHT_DECAY = 600, 1e-2, 1e-2
 WHOLENESS = 0.2  # weight of telling whole digits from others, beside telling the right way
-LONGEST = 7
 MOST_SKIPPED = 10.0  # of a way that is right
 HELD_OUT = 10  # one lesson of so many
 IMPOSSIBLE = -1e4
 
 Features = NDArray[np.float64]  # (candidates, features)
-
-
-def training_strip(
-    digits: LabelledImages, index: int, random: np.random.Generator, longest: int = LONGEST
-) -> Strip:
-    """A strip to learn from: of the styles in turn, and as often of any style."""
-    styles = list(STYLES.values())
-    style = styles[index // 2 % len(styles)] if index % 2 else any_style(random)
-    return write(digits, int(random.integers(1, longest + 1)), style, random)
-
-
-def digits_held(found: Segmentation, strip: Strip) -> NDArray[np.int64]:
-    """Which digit of the strip each candidate holds, all of it and next to nothing else.
-
-    Returns: (N,), counted from 1; 0 where it is none, a part of one, or several.
-    """
-    inks = {piece: _ink(piece, strip) for line in found.pieces for piece in line}
-    if not found.candidates:
-        return np.zeros(0, np.int64)
-    ink = np.array([sum(inks[piece] for piece in c.pieces) for c in found.candidates])
-    # A thin 1 beside an 8 is little ink, but all of a digit.
-    shares = np.sort(np.pad(ink / np.maximum(1, sum(inks.values())), ((0, 0), (1, 0))), axis=1)
-    foreign = 1 - ink.max(axis=1) / np.maximum(1, ink.sum(axis=1))
-    whole = (shares[:, -1] > WHOLE) & (shares[:, -2] < OTHER) & (foreign < FOREIGN)
-    held: NDArray[np.int64] = np.where(whole, ink.argmax(axis=1) + 1, 0)
-    return held
-
-
-def _ink(piece: Piece, strip: Strip) -> NDArray[np.int64]:
-    """Its pixels by the digit that they belong to, (digits,)."""
-    width, height = strip.picture.size
-    down, across = np.nonzero(piece.coverage > 127)
-    rows = (down + piece.box[0] - 1).clip(0, height - 1)
-    columns = (across + piece.box[2] - 1).clip(0, width - 1)
-    owners = strip.owner[rows, columns]
-    return np.bincount(owners, minlength=len(strip.text) + 1)[1:]
 
 
 @dataclass(frozen=True)

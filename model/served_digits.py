@@ -19,7 +19,8 @@ from model.config import Preprocessing
 from model.datasets import LabelledImages
 from model.preprocess import prepare_file
 from model.segment import find_marks, segment
-from model.segment_judge import digits_held, training_strip
+from model.strip_labels import digits_held
+from model.strips import training_strip
 from model.uploads import MIXED, make_uploads
 
 UPLOADS = ("plain", "thin pen", "thumbnail", "broken strokes", MIXED, MIXED)

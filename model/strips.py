@@ -16,6 +16,7 @@ Ink = NDArray[np.float32]  # (H, W), 0 to 1
 
 SIDE = 28  # of MNIST's images
 MARGIN = 16
+LONGEST_TRAINED = 7  # digits in a strip to learn from
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,15 @@ def _redrawn(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[n
     pen = ImageFilter.MaxFilter(3) if random.random() < 0.5 else ImageFilter.MinFilter(3)
     drawn = np.asarray(large.filter(pen).resize((SIDE, SIDE), Image.Resampling.BOX))
     return drawn if drawn.max() > 150 else image
+
+
+def training_strip(
+    digits: LabelledImages, index: int, random: np.random.Generator, longest: int = LONGEST_TRAINED
+) -> Strip:
+    """A strip to learn from: of the styles in turn, and as often of any style."""
+    styles = list(STYLES.values())
+    style = styles[index // 2 % len(styles)] if index % 2 else any_style(random)
+    return write(digits, int(random.integers(1, longest + 1)), style, random)
 
 
 def _line(
