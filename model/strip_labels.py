@@ -1,4 +1,4 @@
-"""What is known of a strip, since it was made: the digit that a candidate of `model.segment` holds."""
+"""What is known of a strip: which digit each candidate of `model.segment` holds."""
 
 import numpy as np
 from numpy.typing import NDArray
