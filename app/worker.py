@@ -67,6 +67,16 @@ class _Rest:
         return application(self._service)
 
 
+def descriptors(listener: socket.socket) -> list[socket.socket]:
+    """A bound socket as often as connections are to be taken from it at a time.
+
+    None of them ever blocks, not even while it is made: all workers share that flag, and one whose
+    event loop waits for a connection answers nobody.
+    """
+    listener.setblocking(False)
+    return [listener, *(listener.dup() for _ in range(ACCEPTS - 1))]
+
+
 class Server(uvicorn.Server):
     """uvicorn for one service.
 
@@ -112,7 +122,7 @@ class Server(uvicorn.Server):
     def serve_on(self, listener: socket.socket) -> None:
         """Serves at a bound socket until a signal."""
         sys.setswitchinterval(SWITCH_S)
-        self.run([listener, *(listener.dup() for _ in range(ACCEPTS - 1))])
+        self.run(descriptors(listener))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from app.settings import Settings
+from app.worker import descriptors
 from model.checkpoint import Checkpoint
 from tests.conftest import ROOT, START_LIMIT_S, Server, encode, serving
 from tests.digits import load_digits
@@ -159,3 +160,14 @@ def readiness_until_refused(server: Server) -> list[int]:
         except httpx.TransportError:
             return statuses
     raise AssertionError("it went on accepting connections")
+
+
+def test_no_worker_makes_the_shared_socket_block():
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        other_workers = socket.socket(fileno=os.dup(bound.fileno()))
+        other_workers.setblocking(False)
+        made = descriptors(socket.socket(fileno=os.dup(bound.fileno())))
+        assert len(made) > 1
+        for one in [*made, other_workers]:
+            assert not os.get_blocking(one.fileno())
+            one.close()
