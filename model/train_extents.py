@@ -194,6 +194,7 @@ def train(
     """The network in evaluation mode, and its share of close pixels on what it was not taught."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
+    # PyTorch declares no overload of `to` that takes the format alone.
     net = ExtentNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(net.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
