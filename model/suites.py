@@ -120,6 +120,8 @@ def uploads(subject: Subject) -> Report:
         accuracy = float((subject.read_files(files) == chosen.labels).mean())
         figures[name] = {"n": count, "accuracy": accuracy}
         lines.append(f"{name:<24}{count:>6,}{accuracy:>11.2%}")
+    alone = [figures[name]["accuracy"] for name in NUISANCES]
+    lines.append(f"\nnuisances alone: {np.mean(alone):.2%} on average, {min(alone):.2%} at worst")
     return Report("\n".join(lines), figures)
 
 
