@@ -22,7 +22,7 @@ test: $(VENV)/.installed-dev ## set up and run the whole test suite
 	$(BIN)/python -m pytest
 
 screenshots: $(VENV)/.installed-dev ## take the pictures of the page in tests/screenshots anew
-	SCREENSHOTS=tests/screenshots $(BIN)/python -m pytest tests/test_page.py -k screenshots
+	SCREENSHOTS=tests/screenshots $(BIN)/python -m pytest tests/app/api/test_page.py -k screenshots
 
 container-test: ## build the image with $(CONTAINER), run it read-only and try it
 	$(PYTHON) deploy/container_test.py $(CONTAINER)
@@ -38,10 +38,10 @@ format: $(VENV)/.installed-dev ## format the code
 	$(BIN)/ruff check --fix .
 
 train: $(VENV)/.installed-train ## train the shipped model anew: FLAGS="--data FOLDER"
-	@exec $(BIN)/python -m model.train $(FLAGS)
+	@exec $(BIN)/python -m model.training.train $(FLAGS)
 
 evaluate: $(VENV)/.installed-train ## measure the shipped checkpoint anew: FLAGS="--data FOLDER"
-	@exec $(BIN)/python -m model.evaluate weights/perceiver-mnist $(FLAGS)
+	@exec $(BIN)/python -m model.evaluation.evaluate weights/perceiver-mnist $(FLAGS)
 
 lock: $(VENV)/.installed-dev ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \

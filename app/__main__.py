@@ -12,13 +12,13 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from app.engines import EngineError, choose_engine
-from app.keys import Keys, KeysError
+from app.gate.keys import Keys, KeysError
+from app.inference.engines import EngineError, choose_engine
+from app.server.supervisor import Supervisor
+from app.server.worker import FAILURE, serve
 from app.settings import Settings
-from app.supervisor import Supervisor
-from app.worker import FAILURE, serve
-from model.checkpoint import CheckpointError, read_checkpoint
-from model.config import explain
+from model.checkpoint.config import explain
+from model.checkpoint.folder import CheckpointError, read_checkpoint
 
 SAMPLE = Path(__file__).parent / "samples" / "7.png"
 BAD_USAGE = 2

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 COMMANDS = {
     "serve": ("answer over HTTP", "app.__main__"),
     "predict": ("print the digit in each of some image files", "app.predict_command"),
-    "train": ("train a model and write a checkpoint folder", "model.train"),
-    "evaluate": ("measure a checkpoint and compare with what its card claims", "model.evaluate"),
+    "train": ("train a model and write a checkpoint folder", "model.training.train"),
+    "evaluate": (
+        "measure a checkpoint and compare with what its card claims",
+        "model.evaluation.evaluate",
+    ),
 }
 
 

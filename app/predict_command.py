@@ -13,12 +13,12 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from app.engines import EngineError
-from app.images import ImageError
-from app.predictor import load_predictor
+from app.inference.engines import EngineError
+from app.inference.predictor import load_predictor
 from app.settings import Settings
-from model.checkpoint import CheckpointError
-from model.config import explain
+from model.checkpoint.config import explain
+from model.checkpoint.folder import CheckpointError
+from model.modalities.pillow import ImageError
 
 PURPOSE = "print the digit in each of some image files"
 EXIT_CODES = """\
@@ -186,7 +186,7 @@ def _local(weights: Path | None) -> _Reader:
 def _remote(url: str, api_key: str | None) -> _Reader:
     """Reads with a service."""
     try:
-        from app.client import Client, ClientError
+        from app.client.client import Client, ClientError
     except ModuleNotFoundError as error:
         raise _RefusalError(
             f"--url needs {error.name}, which is not installed: pip install {error.name}",

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.cores import usable_cores
-from app.logs import LogFormat
+from app.telemetry.logs import LogFormat
 
 _EXPORTER = "opentelemetry.exporter.otlp.proto.http"
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from app.engines import create_engine
+from app.inference.engines import create_engine
 from bench.machine import WEIGHTS, interleaved, report, spread
-from model.checkpoint import load_perceiver, read_checkpoint
-from model.flops import count_flops
+from model.checkpoint.folder import read_checkpoint
+from model.network.flops import count_flops
+from model.network.recognizer import load_perceiver
 
 SIZES = (256, 384, 512, 1024)  # of square matrices; the fastest counts
 BATCHES = (1, 8, 32)

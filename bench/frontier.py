@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from model.config import PerceiverConfig, TrainConfig
-from model.datasets import load_mnist, split
-from model.flops import count_flops
-from model.train import TrainOptions, open_runtime
-from model.trainer import Trainer
+from model.checkpoint.config import PerceiverConfig, TrainConfig
+from model.data.labelled import split
+from model.data.mnist import load_mnist
+from model.network.flops import count_flops
+from model.training.options import TrainOptions
+from model.training.runtime import open_runtime
+from model.training.trainer import Trainer
 
 FOLDER = Path(__file__).parent
 ROWS = FOLDER / "frontier.json"

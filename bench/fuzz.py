@@ -14,10 +14,10 @@ import time
 from collections import Counter
 from multiprocessing.connection import Connection
 
-from app.images import ImageError, decode
 from app.settings import Settings
-from model.config import Preprocessing
-from model.preprocess import prepare
+from model.checkpoint.config import Preprocessing
+from model.modalities.digits.form import prepare
+from model.modalities.pillow import ImageError, decode
 from tests.mutations import mutant, seeds
 
 SLOW_S = 1.0

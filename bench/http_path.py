@@ -20,19 +20,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.api.uploads import FIELD, plain_form
-from app.batcher import Batcher
-from app.engines import EngineName, Outputs
-from app.images import decode
-from app.lifecycle import create_service
-from app.predictor import Predictor
+from app.gate.bodies import FIELD, plain_form
+from app.gate.service import create_service
+from app.inference.batcher import Batcher
+from app.inference.engines import EngineName, Outputs
+from app.inference.predictor import Predictor
+from app.server.worker import Server
 from app.settings import Settings
-from app.worker import Server
 from bench.load import BOUNDARY, SAMPLE, closed_loop, form_call, wait_for_answer
 from bench.machine import ROOT, report, spread
 from bench.peers import free_port
-from model.checkpoint import Checkpoint, read_checkpoint
-from model.preprocess import prepare
+from model.checkpoint.folder import Checkpoint, read_checkpoint
+from model.modalities.digits.form import prepare
+from model.modalities.pillow import decode
 
 TICKS = os.sysconf("SC_CLK_TCK")
 

@@ -20,7 +20,7 @@ Infer = Callable[[Tensor], object]  # images (B, 1, 28, 28), normalised
 
 
 def ours_module() -> nn.Module:
-    from model.perceiver import Perceiver
+    from model.network.perceiver import Perceiver
 
     return Perceiver()
 
@@ -57,7 +57,7 @@ def perceiver_io() -> nn.Module:
     from perceiver.model.core import InputAdapter, PerceiverDecoder, PerceiverEncoder, PerceiverIO
     from perceiver.model.core.classifier import ClassificationOutputAdapter
 
-    from model.perceiver import fourier_position_features, position_grid
+    from model.network.perceiver import fourier_position_features, position_grid
 
     class Pixels(InputAdapter):
         def __init__(self) -> None:
@@ -146,10 +146,10 @@ def our_engine() -> Infer:
     """What the service runs: the exported graph in ONNX Runtime, from pixels."""
     import onnxruntime
 
-    from model.config import Preprocessing
-    from model.export import PixelClassifier, Recognizer, export_onnx
-    from model.novelty import NoveltyHead
-    from model.perceiver import Perceiver
+    from model.checkpoint.config import Preprocessing
+    from model.network.perceiver import Perceiver
+    from model.network.recognizer import NoveltyHead, PixelClassifier, Recognizer
+    from model.training.export import export_onnx
 
     classifier = PixelClassifier(Perceiver(), Preprocessing())
     graph = export_onnx(Recognizer(classifier, NoveltyHead(6, 64)).eval())

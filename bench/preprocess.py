@@ -13,9 +13,10 @@ from time import perf_counter
 import numpy as np
 from PIL import Image
 
-from model.config import Preprocessing
-from model.preprocess import load_upright, prepare
-from model.uploads import NUISANCES, plain, upload
+from model.checkpoint.config import Preprocessing
+from model.modalities.digits.form import prepare
+from model.modalities.digits.synthetic.user_pictures import NUISANCES, plain, upload
+from model.modalities.pillow import load_upright
 from tests.digits import load_digits
 
 SIZES = ((28, 28), (128, 128), (512, 512), (1024, 768), (3000, 2000))

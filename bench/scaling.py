@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from app.engines import create_engine
+from app.inference.engines import create_engine
 from bench.load import SAMPLE, closed_loop, form_call, memory_mib, wait_for_answer
 from bench.machine import RESULTS, ROOT, WEIGHTS, interleaved, report, spread
 from bench.peers import free_port
-from model.checkpoint import read_checkpoint
+from model.checkpoint.folder import read_checkpoint
 
 WORKERS = (1, 2)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)

@@ -1,6 +1,6 @@
 """Offline room: the Perceiver, its data, training, evaluation, checkpoints and export.
 
-Importing this package, `model.config`, `model.preprocess` or `model.checkpoint` imports no torch:
+Importing this package, `model.checkpoint.config`, `model.modalities.digits.form` or `model.checkpoint` imports no torch:
 the service on a CPU needs the checkpoint and the preprocessing, not the training.
 """
 

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from app.settings import Settings
-from model.checkpoint import Checkpoint, read_checkpoint
-from model.datasets import cache_folder
+from model.checkpoint.folder import Checkpoint, read_checkpoint
+from model.data.mnist import cache_folder
 from tests.digits import load_digits
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.problems import KINDS
+from app.wire.problems import KINDS
 from tests.conftest import ROOT, encode
 from tests.digits import load_digits
 

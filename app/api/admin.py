@@ -2,10 +2,16 @@
 
 from fastapi import APIRouter, Request
 
-from app.api.documentation import HEADERS, REQUEST_ID_PARAMETER, errors
-from app.lifecycle import Service
-from app.problems import NOT_READY, RELOAD_FAILED, RELOAD_NEEDS_KEYS, UNAUTHORIZED, RequestError
-from app.schemas import ReloadAnswer
+from app.gate.service import Service
+from app.wire.answers import ReloadAnswer
+from app.wire.openapi import HEADERS, REQUEST_ID_PARAMETER, errors
+from app.wire.problems import (
+    NOT_READY,
+    RELOAD_FAILED,
+    RELOAD_NEEDS_KEYS,
+    UNAUTHORIZED,
+    RequestError,
+)
 
 router = APIRouter(tags=["admin"])
 _NEEDS_KEYS = "set API keys, or send the process SIGHUP"

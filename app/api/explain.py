@@ -5,21 +5,14 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
 
-from app import explanation_picture
-from app.api import uploads
-from app.api.documentation import (
-    BINARY,
-    HEADERS,
-    IMAGE_BODY,
-    IMAGE_ERRORS,
-    REQUEST_ID_PARAMETER,
-    errors,
-)
-from app.explainer import MAX_WAITING, Explanation
-from app.images import decode
-from app.lifecycle import Service
-from app.problems import NO_EXPLANATIONS, QUEUE_FULL
-from app.schemas import ExplainAnswer
+from app.gate import bodies as uploads
+from app.gate.service import Service
+from app.inference.explainer import MAX_WAITING, Explanation
+from app.wire import explanation_picture
+from app.wire.answers import ExplainAnswer
+from app.wire.openapi import BINARY, HEADERS, IMAGE_BODY, IMAGE_ERRORS, REQUEST_ID_PARAMETER, errors
+from app.wire.problems import NO_EXPLANATIONS, QUEUE_FULL
+from model.modalities.pillow import decode
 
 router = APIRouter(tags=["predict"])
 
@@ -48,7 +41,7 @@ JSON = "application/json"
                 **IMAGE_ERRORS,
                 QUEUE_FULL: f"{MAX_WAITING} images are waiting, as many as may",
                 NO_EXPLANATIONS: "there is no weights/mine/explain.onnx: "
-                "`python -m model.export` makes it",
+                "`python -m model.training.export` makes it",
             },
         ),
     },

@@ -4,11 +4,11 @@ import asyncio
 
 from fastapi import APIRouter, Request
 
-from app.api.documentation import HEADERS, REQUEST_ID_PARAMETER, errors
-from app.batcher import BatcherError
-from app.lifecycle import Service
-from app.problems import ENGINE_STUCK, NOT_READY, RequestError
-from app.schemas import HealthAnswer
+from app.gate.service import Service
+from app.inference.batcher import BatcherError
+from app.wire.answers import HealthAnswer
+from app.wire.openapi import HEADERS, REQUEST_ID_PARAMETER, errors
+from app.wire.problems import ENGINE_STUCK, NOT_READY, RequestError
 
 router = APIRouter(
     tags=["health"],

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.documentation import HEADERS, REQUEST_ID_PARAMETER
-from app.lifecycle import Service
+from app.gate.service import Service
+from app.wire.openapi import HEADERS, REQUEST_ID_PARAMETER
 
 router = APIRouter(tags=["metrics"])
 

@@ -1,6 +1,6 @@
 """The Open Inference Protocol v2 under /v2, as KServe, Triton, MLServer and their clients speak it.
 
-Errors here are the protocol's: `{"error": text}`, see `app.problems.respond`.
+Errors here are the protocol's: `{"error": text}`, see `app.wire.problems.respond`.
 """
 
 import asyncio
@@ -13,14 +13,22 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
-from app.api import health, uploads
-from app.api.documentation import HEADERS, REQUEST_ID_PARAMETER, errors
-from app.engines import EngineError
-from app.images import ImageError
-from app.lifecycle import Service
-from app.open_inference_wire import Inputs, Reader, TensorSpec, TooLargeError, WireError, write
-from app.predictor import Prediction, Predictor, Timing
-from app.problems import (
+from app.api import health
+from app.gate import bodies as uploads
+from app.gate.service import Service
+from app.inference.engines import EngineError
+from app.inference.predictor import Prediction, Predictor, Timing
+from app.wire.answers import (
+    InferAnswer,
+    InferLive,
+    InferModel,
+    InferModelReady,
+    InferReady,
+    InferServer,
+    InferTensor,
+)
+from app.wire.openapi import HEADERS, REQUEST_ID_PARAMETER, errors
+from app.wire.problems import (
     DEADLINE_EXCEEDED,
     EMPTY_BODY,
     EMPTY_IMAGE,
@@ -41,16 +49,9 @@ from app.problems import (
     RequestError,
     kind_of,
 )
-from app.schemas import (
-    InferAnswer,
-    InferLive,
-    InferModel,
-    InferModelReady,
-    InferReady,
-    InferServer,
-    InferTensor,
-)
-from model.checkpoint import Card
+from app.wire.tensors import Inputs, Reader, TensorSpec, TooLargeError, WireError, write
+from model.checkpoint.card import Card
+from model.modalities.pillow import ImageError
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 

@@ -2,9 +2,12 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.api import uploads
-from app.api.direct import PATH, predict_json
-from app.api.documentation import (
+from app.gate import bodies as uploads
+from app.gate.direct import PATH, predict_json
+from app.gate.service import Service
+from app.inference.predictor import Prediction, Timing
+from app.wire.answers import BatchAnswer, ItemError, PredictAnswer, Reading
+from app.wire.openapi import (
     BINARY,
     HEADERS,
     IMAGE_BODY,
@@ -13,10 +16,7 @@ from app.api.documentation import (
     REQUEST_ID_PARAMETER,
     errors,
 )
-from app.lifecycle import Service
-from app.predictor import Prediction, Timing
-from app.problems import TOO_MANY_BYTES, TOO_MANY_FILES, WRONG_FIELD, RequestError, describe
-from app.schemas import BatchAnswer, ItemError, PredictAnswer, Reading
+from app.wire.problems import TOO_MANY_BYTES, TOO_MANY_FILES, WRONG_FIELD, RequestError, describe
 
 router = APIRouter(tags=["predict"])
 

@@ -2,19 +2,13 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.api import uploads
-from app.api.documentation import (
-    HEADERS,
-    IMAGE_BODY,
-    IMAGE_ERRORS,
-    REQUEST_ID_PARAMETER,
-    errors,
-)
-from app.lifecycle import Service
-from app.problems import TOO_MANY_MARKS
-from app.reader import read_number
-from app.schemas import ReadAnswer
-from model.segment import MOST_MARKS
+from app.gate import bodies as uploads
+from app.gate.service import Service
+from app.inference.reader import read_number
+from app.wire.answers import ReadAnswer
+from app.wire.openapi import HEADERS, IMAGE_BODY, IMAGE_ERRORS, REQUEST_ID_PARAMETER, errors
+from app.wire.problems import TOO_MANY_MARKS
+from model.modalities.digits.reading.segment import MOST_MARKS
 
 router = APIRouter(tags=["predict"])
 

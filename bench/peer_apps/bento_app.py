@@ -5,7 +5,7 @@ import numpy as np
 from PIL.Image import Image
 
 from bench.peer_apps.reader import MAX_BATCH, Reader
-from model.preprocess import prepare
+from model.modalities.digits.form import prepare
 
 
 @bentoml.service(traffic={"timeout": 30})

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.checkpoint import read_checkpoint
-from model.preprocess import prepare
+from model.checkpoint.folder import read_checkpoint
+from model.modalities.digits.form import prepare
 
 WEIGHTS = Path(__file__).parents[2] / "weights/perceiver-mnist"
 MAX_BATCH = 16
@@ -30,7 +30,7 @@ class Reader:
         else:
             import torch
 
-            from model.checkpoint import load_perceiver
+            from model.network.recognizer import load_perceiver
 
             model = load_perceiver(checkpoint)
             spec = self.spec

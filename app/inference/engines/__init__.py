@@ -1,0 +1,164 @@
+"""Runtimes that compute a checkpoint's logits, one file each behind one Protocol.
+
+Only this folder knows which runtime computes; a runtime is imported when it is chosen.
+"""
+
+import importlib.util
+import io
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.checkpoint.folder import Checkpoint
+
+EngineName = Literal["onnxruntime", "torch"]
+
+
+class EngineError(Exception):
+    """The engine or device asked for can't be had, or can't compute; the message says why."""
+
+
+class NoExplanationsError(EngineError):
+    """The checkpoint lacks what explanations take."""
+
+
+class Outputs(NamedTuple):
+    """What a model computes of a batch of images."""
+
+    logits: NDArray[np.float32]  # (B, classes)
+    novelty: NDArray[np.float32]  # (B,) in [0, 1]; 0.5 is the threshold
+
+
+class Engine(Protocol):
+    """A model in memory, ready to compute.
+
+    Attributes:
+        concurrency: threads that may be in `compute` at the same time.
+        tolerance: how far its outputs may be from those of exact arithmetic.
+    """
+
+    name: EngineName
+    device: str
+    concurrency: int
+    tolerance: float
+
+    def compute(self, images: NDArray[np.uint8]) -> Outputs:
+        """Pixels (B, C, H, W) -> what the model says of each image."""
+        ...
+
+    def explaining(self) -> "ExplainingEngine":
+        """The same model, loaded anew to explain; its computations don't wait for this one's.
+
+        Raises:
+            NoExplanationsError: the checkpoint lacks what this takes.
+        """
+        ...
+
+
+class ExplainingEngine(Protocol):
+    """A model that tells where it looks; called from one thread at a time, any."""
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pixels (B, C, H, W) -> logits (B, classes)."""
+        ...
+
+    def attention(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pixels (B, C, H, W) -> cross-attention (B, depth, heads, latents, *token grid)."""
+        ...
+
+
+def choose_engine(engine: str, device: str) -> tuple[EngineName, str]:
+    """Settles what `auto` means on this machine.
+
+    Args:
+        engine: auto, onnxruntime or torch.
+        device: auto, cpu, cuda or cuda:N.
+
+    Returns: the engine's name and its device: cpu or cuda:N.
+
+    Raises:
+        EngineError: the engine is not installed, or has no such device here.
+    """
+    if engine == "onnxruntime" and device.startswith("cuda"):
+        raise EngineError("the onnxruntime engine computes on the CPU; for CUDA use engine torch")
+    if device == "cpu" or (device == "auto" and engine == "onnxruntime"):
+        fallback: EngineName = "torch" if engine == "torch" else "onnxruntime"
+        return _installed(fallback), "cpu"
+    if device == "auto":
+        if _has_nvidia_driver() and importlib.util.find_spec("torch"):
+            import torch
+
+            if torch.cuda.is_available():
+                return "torch", "cuda:0"
+        return choose_engine(engine, "cpu")
+    return _installed("torch"), _cuda_device(device)
+
+
+def create_engine(checkpoint: Checkpoint, engine: str, device: str, threads: int) -> Engine:
+    """Loads a checkpoint into the chosen engine.
+
+    Args:
+        checkpoint: whose model computes.
+        engine: auto, onnxruntime or torch.
+        device: auto, cpu, cuda or cuda:N.
+        threads: that computations on the CPU may use, at least 1.
+
+    Raises:
+        EngineError: see `choose_engine`; or the runtime can't load the model.
+        CheckpointError: the weights do not fit the card's model config.
+    """
+    name, device = choose_engine(engine, device)
+    if name == "torch":
+        from app.inference.engines.torch_engine import TorchEngine
+
+        return TorchEngine(checkpoint, device, threads)
+    from app.inference.engines.onnxruntime_engine import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(checkpoint, threads)
+
+
+def prove(engine: Engine, checkpoint: Checkpoint) -> None:
+    """Makes sure that an engine computes what the checkpoint's model should; in a batch and alone.
+
+    Raises:
+        EngineError: it can't compute, or its outputs are off by more than its tolerance.
+    """
+    if checkpoint.self_check is None:
+        return
+    with np.load(io.BytesIO(checkpoint.self_check)) as arrays:
+        images, expected = arrays["images"], Outputs(arrays["logits"], arrays["novelty"])
+    where = f"the {engine.name} engine on {engine.device} fails its self-check"
+    for rows in (slice(None), slice(1)):
+        try:
+            actual = engine.compute(images[rows])
+        except Exception as error:
+            raise EngineError(f"{where}: {error}") from error
+        for name, ours, theirs in zip(Outputs._fields, actual, expected, strict=True):
+            difference = float(np.abs(ours - theirs[rows]).max())
+            if not difference <= engine.tolerance:  # nor NaN
+                raise EngineError(
+                    f"{where}: {name} are off by {difference:.2g}, more than {engine.tolerance}"
+                )
+
+
+def _installed(engine: EngineName) -> EngineName:
+    if importlib.util.find_spec(engine) is None:
+        raise EngineError(f"the engine {engine} is not installed")
+    return engine
+
+
+def _has_nvidia_driver() -> bool:
+    # Importing torch takes over a second, which a machine without a GPU should not pay.
+    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg"))
+
+
+def _cuda_device(device: str) -> str:
+    import torch
+
+    index = int(device.partition(":")[2] or 0)
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise EngineError(f"there is no device {device}: PyTorch finds {count} CUDA devices")
+    return f"cuda:{index}"

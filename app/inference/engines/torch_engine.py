@@ -1,0 +1,130 @@
+"""PyTorch on the CPU or a CUDA device.
+
+On CUDA the weights are float16 and stay there, pixels travel as uint8 through pinned memory, and a
+batch is padded to a power of two, whose kernels are launched at once as a CUDA graph.
+"""
+
+import copy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from app.inference.engines import EngineError, EngineName, Outputs
+from model.checkpoint.folder import Checkpoint
+from model.network.recognizer import (
+    PixelExplainer,
+    Recognizer,
+    folded,
+    load_recognizer,
+    plain_classifier,
+)
+
+# Runs before a capture, in which libraries set up what they need.
+WARM_UPS = 3
+
+
+class TorchEngine:
+    """Runs the checkpoint's model.safetensors."""
+
+    name: EngineName = "torch"
+    concurrency = 1
+
+    def __init__(self, checkpoint: Checkpoint, device: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.device = device
+        on_cuda = device.startswith("cuda")
+        self.tolerance = 5e-2 if on_cuda else 1e-3
+        recognizer = load_recognizer(checkpoint)
+        config = checkpoint.card.model
+        self._shape = (config.num_channels, *config.input_shape)
+        try:
+            # A copy, for explanations keep the weights as they are.
+            self._recognizer = copy.deepcopy(folded(recognizer)).to(device)
+            if on_cuda:
+                self._recognizer.half()
+            self._explainer = PixelExplainer(plain_classifier(recognizer)).eval().to(device)
+        except RuntimeError as error:
+            raise EngineError(f"PyTorch cannot use the device {device}: {error}") from error
+        self._batches: dict[int, PaddedBatch] | None = {} if on_cuda else None
+
+    @torch.inference_mode()
+    def compute(self, images: NDArray[np.uint8]) -> Outputs:
+        """Pixels (B, C, H, W) -> what the model says of each image."""
+        if self._batches is None:
+            logits, novelty = self._recognizer(torch.from_numpy(images))
+            return Outputs(logits.numpy(), novelty.numpy())
+        size = 1 << (len(images) - 1).bit_length()
+        if size not in self._batches:
+            self._batches[size] = PaddedBatch(self._recognizer, size, self._shape, self.device)
+        return self._batches[size].compute(images)
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pixels (B, C, H, W) -> logits (B, classes)."""
+        pixels = torch.from_numpy(images).to(self.device)
+        with torch.inference_mode():
+            logits: NDArray[np.float32] = self._explainer(pixels)[0].cpu().numpy()
+        return logits
+
+    @torch.inference_mode()
+    def attention(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pixels (B, C, H, W) -> cross-attention (B, depth, heads, latents, *token grid)."""
+        _, attention = self._explainer(torch.from_numpy(images).to(self.device))
+        result: NDArray[np.float32] = attention.float().cpu().numpy()
+        return result
+
+    def explaining(self) -> "TorchEngine":
+        """This engine itself: explanations take weights of their own."""
+        return self
+
+
+class PaddedBatch:
+    """Batches of up to `size` images through buffers that stay where they are.
+
+    On CUDA a graph replays the computation; elsewhere it is called, on the same buffers.
+    """
+
+    def __init__(
+        self, recognizer: Recognizer, size: int, shape: tuple[int, ...], device: str
+    ) -> None:
+        on_cuda = device.startswith("cuda")
+        self._recognizer = recognizer
+        self._host = torch.zeros(size, *shape, dtype=torch.uint8, pin_memory=on_cuda)
+        self._pixels = self._host.to(device) if on_cuda else self._host
+        self._graph: torch.cuda.CUDAGraph | None = None
+        if on_cuda:
+            stream = torch.cuda.Stream(device)
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UPS):
+                    self._recognizer(self._pixels)
+            stream.synchronize()
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._outputs = self._call()
+        else:
+            self._outputs = self._call()
+        self._answers = [
+            torch.empty(output.shape, dtype=output.dtype, pin_memory=on_cuda)
+            for output in self._outputs
+        ]
+
+    def compute(self, images: NDArray[np.uint8]) -> Outputs:
+        """Pixels (B, C, H, W), no more than the batch holds -> what the model says of each."""
+        count = len(images)
+        self._host[:count] = torch.from_numpy(images)
+        if self._graph is None:
+            self._outputs = self._call()
+        else:
+            self._pixels[:count].copy_(self._host[:count], non_blocking=True)
+            self._graph.replay()
+        for answer, output in zip(self._answers, self._outputs, strict=True):
+            answer.copy_(output, non_blocking=True)
+        if self._graph is not None:
+            torch.cuda.current_stream(self._pixels.device).synchronize()
+        logits, novelty = (answer[:count].clone().numpy() for answer in self._answers)
+        return Outputs(logits, novelty)
+
+    def _call(self) -> tuple[Tensor, Tensor]:
+        logits, novelty = self._recognizer(self._pixels)
+        return logits.float(), novelty.float()

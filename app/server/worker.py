@@ -1,0 +1,308 @@
+"""One process that serves: uvicorn, told by signals when to stop and what to reload."""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import math
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Generator
+from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.gate.direct import Direct
+from app.gate.service import UNUSABLE, Candidate, Lifespan, Service, create_service
+from app.inference.predictor import load_predictor
+from app.server.connections import KEEP_ALIVE_S, ConnectionLimits, limited, sweep
+from app.settings import Settings
+from app.telemetry.logs import configuration
+from app.wire.problems import RELOAD_FAILED, RequestError
+from model.checkpoint.folder import Checkpoint
+
+FAILURE = 1
+HEARTBEAT_S = 1.0
+# A request on its way over a connection that was taken still gets its answer.
+LINGER_S = 0.5
+# The event loop takes one connection per listening descriptor and turn, and under overload its
+# turns are long: with a single one newcomers would wait for seconds.
+ACCEPTS = 16
+# Seconds after which a thread that has computed a batch gets its turn, however busy the event loop.
+SWITCH_S = 0.0005
+
+logger = logging.getLogger(__name__)
+
+
+class _Rest:
+    """ASGI: the whole application, made when the service is ready to answer the direct way.
+
+    To import and make it takes as long as all that comes before.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._app: ASGIApp | None = None
+
+    def make(self) -> None:
+        """Begins to, in a thread; requests wait for it."""
+        self._making = asyncio.ensure_future(asyncio.to_thread(self._make))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._app is None:
+            self._app = await asyncio.shield(self._making)
+        await self._app(scope, receive, send)
+
+    def _make(self) -> ASGIApp:
+        from app.application import application
+
+        return application(self._service)
+
+
+def descriptors(listener: socket.socket) -> list[socket.socket]:
+    """A bound socket as often as connections are to be taken from it at a time.
+
+    None of them ever blocks, not even while it is made: all workers share that flag, and one whose
+    event loop waits for a connection answers nobody.
+    """
+    listener.setblocking(False)
+    return [listener, *(listener.dup() for _ in range(ACCEPTS - 1))]
+
+
+class Server(uvicorn.Server):
+    """uvicorn for one service.
+
+    SIGTERM and SIGINT end readiness at once and the process when what is in flight is answered; a
+    second one ends it now. SIGHUP reloads. Under a supervisor only SIGTERM counts, and once.
+
+    Args:
+        settings: of the service.
+        service: that answers.
+        on_ready: called when connections are accepted.
+        supervised: whether a supervisor gets the signals.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        service: Service,
+        on_ready: Callable[[], None],
+        *,
+        supervised: bool,
+    ) -> None:
+        self._rest = _Rest(service)
+        config = uvicorn.Config(
+            Lifespan(Direct(self._rest, service), service),
+            http=limited(ConnectionLimits.of(settings), service),
+            ws="none",
+            lifespan="on",
+            log_config=configuration(settings.log_format),
+            log_level="error",  # the application logs what matters
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,  # nothing here asks who the client is
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=math.ceil(settings.request_timeout_s) + 1,
+        )
+        super().__init__(config)
+        self._settings = settings
+        self._service = service
+        self._on_ready = on_ready
+        self._supervised = supervised
+        self._reloads: set[asyncio.Future[None]] = set()
+
+    def serve_on(self, listener: socket.socket) -> None:
+        """Serves at a bound socket until a signal."""
+        sys.setswitchinterval(SWITCH_S)
+        self.run(descriptors(listener))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+        self._rest.make()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # once a second
+            sweep(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuses connections, answers on those that were taken, then closes."""
+        for listener in sockets or []:
+            listener.listen(0)  # what waits to be taken is taken; hardly any comes to it
+        for _ in range(3):
+            await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        await asyncio.sleep(LINGER_S)
+        await super().shutdown(sockets)
+
+    def drain(self) -> None:
+        """Ends readiness now, and the server once balancers have had time to notice."""
+        if self._service.draining:
+            return
+        self._service.draining = True
+        delay = self._settings.drain_delay_s if self.started else 0.0
+        asyncio.get_running_loop().call_later(delay, setattr, self, "should_exit", True)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self._service.draining and not self._supervised:
+                logger.warning("a second signal: what is in flight is lost")
+                os._exit(FAILURE)
+            loop.call_soon_threadsafe(self.drain)
+
+        def reload(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self._reload)
+
+        handlers: dict[int, Any] = {signal.SIGTERM: stop}
+        handlers[signal.SIGINT] = signal.SIG_IGN if self._supervised else stop
+        if hasattr(signal, "SIGHUP"):
+            handlers[signal.SIGHUP] = signal.SIG_IGN if self._supervised else reload
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        yield
+        for number, former in before.items():
+            signal.signal(number, former)
+
+    def _reload(self) -> None:
+        async def reload() -> None:
+            with contextlib.suppress(RequestError):  # it is logged
+                await self._service.reload()
+
+        task = asyncio.ensure_future(reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+
+def serve(settings: Settings, listener: socket.socket, on_ready: Callable[[], None]) -> int:
+    """Serves in this process until a signal; the exit code.
+
+    Args:
+        settings: of the service.
+        listener: bound to its address.
+        on_ready: called when connections are accepted.
+    """
+    service = create_service(settings, load_predictor)
+    try:
+        server = Server(settings, service, on_ready, supervised=False)
+        server.serve_on(listener)
+    except SystemExit as stop:  # 0 for a signal during the start; a failure is logged
+        return FAILURE if stop.code else 0
+    return 0
+
+
+def serve_under_supervisor(
+    settings: Settings,
+    checkpoint: Checkpoint,
+    listener: socket.socket,
+    pipe: Pipe,
+    metrics_folder: Path,
+) -> None:
+    """Serves in this process, as one of several.
+
+    Args:
+        settings: of the service.
+        checkpoint: to serve first.
+        listener: bound to the address that all share.
+        pipe: to the supervisor, whose end is the sign to stop.
+        metrics_folder: where the workers share what they count.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C, which the supervisor gets
+    load = functools.partial(load_predictor, checkpoint=checkpoint)
+    service = create_service(settings, load, metrics_folder)
+    control = _Control(service, pipe, metrics_folder)
+    server = Server(settings, service, lambda: control.start(server), supervised=True)
+    server.serve_on(listener)
+
+
+class _Control:
+    """A worker's end of the pipe.
+
+    The supervisor sends ("prepare", checkpoint), then ("commit",) or ("drop",), which are answered
+    by ("done", None or what is wrong); and ("reloaded", the same) to the worker that asked for it
+    by ("reload",). Between, ("alive",) tells that this process can answer.
+    """
+
+    def __init__(self, service: Service, pipe: Pipe, metrics_folder: Path) -> None:
+        self._service = service
+        self._pipe = pipe
+        self._metrics_folder = metrics_folder
+        self._candidate: Candidate | None = None
+        self._reloaded: asyncio.Future[str | None] | None = None
+
+    def start(self, server: Server) -> None:
+        """Tells that the worker is ready, and listens from now on in a thread."""
+        self._loop = asyncio.get_running_loop()
+        self._service.reload = self._ask_for_reload
+        self._beating = self._loop.create_task(self._beat())
+        threading.Thread(target=self._listen, args=(server,), daemon=True).start()
+
+    async def _beat(self) -> None:
+        while True:
+            if not self._service.predictor.stuck():
+                self._send("alive", None)
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _ask_for_reload(self) -> None:
+        if self._reloaded is None:
+            self._reloaded = self._loop.create_future()
+            self._send("reload", None)
+        wrong = await asyncio.shield(self._reloaded)
+        if wrong is not None:
+            raise RequestError(RELOAD_FAILED, wrong)
+
+    def _listen(self, server: Server) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                self._obey(*self._pipe.recv())
+        # Without a supervisor nobody would stop this worker, or remove what it shares.
+        shutil.rmtree(self._metrics_folder, ignore_errors=True)
+        self._loop.call_soon_threadsafe(server.drain)
+
+    def _obey(self, order: str, argument: Any) -> None:
+        if order == "prepare":
+            load = functools.partial(load_predictor, checkpoint=argument)
+            try:
+                self._candidate = self._service.prepare(load)
+            except UNUSABLE as error:
+                self._send("done", str(error))
+            else:
+                self._send("done", None)
+        elif order == "commit":
+            self._loop.call_soon_threadsafe(self._commit)
+        elif order == "drop":
+            self._candidate = None
+            self._send("done", None)
+        elif order == "reloaded":
+            self._loop.call_soon_threadsafe(self._tell, argument)
+
+    def _commit(self) -> None:
+        if self._candidate is not None:
+            self._service.put_in_place(self._candidate)
+        self._candidate = None
+        self._send("done", None)
+
+    def _tell(self, wrong: str | None) -> None:
+        if self._reloaded is not None:
+            self._reloaded.set_result(wrong)
+        self._reloaded = None
+
+    def _send(self, message: str, argument: str | None) -> None:
+        with contextlib.suppress(OSError):  # the supervisor has gone, see `_listen`
+            self._pipe.send((message, argument))

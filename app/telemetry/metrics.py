@@ -1,0 +1,243 @@
+"""What a service counts, and the pages that Prometheus reads.
+
+Workers share what they count, through files that each maps into its memory: a scrape answered by
+one worker tells the figures of all. prometheus-client writes the page; to count with it would cost
+ten times as much per request, and its mode for several processes has no process figures.
+"""
+
+import itertools
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from operator import add
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from app.telemetry.tally import Key, Tally
+
+if TYPE_CHECKING:
+    from app.inference.predictor import Prediction
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_STAGE_SECONDS = (0.0001, 0.00025, 0.0005, *_SECONDS[:-3])
+_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
+_SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+_STAGES = ("decode", "preprocess", "queue", "infer")  # as a Timing has them
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric: its name without the suffixes that Prometheus adds, its help, labels, buckets.
+
+    A gauge is of one worker, and has its number as one more label, `worker`.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()  # upper bounds, besides infinity
+
+    @property
+    def width(self) -> int:
+        """Numbers that it takes per combination of labels: a histogram's sum, then its buckets."""
+        return len(self.buckets) + 2 if self.kind == "histogram" else 1
+
+
+REQUESTS = Figure(
+    "perceiver_http_request_duration_seconds",
+    "histogram",
+    "From a request's head to the end of its answer.",
+    ("route", "method", "status"),
+    _SECONDS,
+)
+REJECTED = Figure(
+    "perceiver_http_requests_rejected",
+    "counter",
+    "Requests answered with an error, by the last part of its problem type.",
+    ("reason",),
+)
+STAGES = Figure(
+    "perceiver_stage_duration_seconds",
+    "histogram",
+    "Time of one image in decode, preprocess, queue or infer.",
+    ("stage",),
+    _STAGE_SECONDS,
+)
+BATCHES = Figure(
+    "perceiver_batch_size", "histogram", "Images that the engine computed at once.", (), _SIZES
+)
+QUEUED = Figure("perceiver_queue_depth", "gauge", "Images that wait for the engine.")
+DIGITS = Figure("perceiver_predictions", "counter", "Images read, by answer.", ("digit",))
+CONFIDENCE = Figure(
+    "perceiver_prediction_confidence",
+    "histogram",
+    "Probability of the answer.",
+    (),
+    _SHARES,
+)
+NOVELTY = Figure(
+    "perceiver_prediction_novelty",
+    "histogram",
+    "How unlike what the model knows an image is; above 0.5 it is not recognized.",
+    (),
+    _SHARES,
+)
+MODEL = Figure(
+    "perceiver_model_info",
+    "gauge",
+    "The model that a worker answers with: 1.",
+    ("name", "version", "engine", "device"),
+)
+FIGURES = {
+    figure.name: figure
+    for figure in (REQUESTS, REJECTED, STAGES, BATCHES, QUEUED, DIGITS, CONFIDENCE, NOVELTY, MODEL)
+}
+
+
+class Metrics(Collector):
+    """Counts what happens in this worker; collects what happened in all.
+
+    Counting is for the event loop's thread, collecting for any.
+
+    Args:
+        folder: where the workers of this service share their figures; None: there is but one.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._tally = Tally(folder)
+        self._values = self._tally.values
+        for figure in (QUEUED, MODEL):  # of the worker that died, if this one takes its place
+            self._tally.reset(figure.name)
+        self._places: dict[Key, int] = {}
+        self._queued = self._place(QUEUED)
+        self._batches = self._place(BATCHES)
+        self._confidence = self._place(CONFIDENCE)
+        self._novelty = self._place(NOVELTY)
+        self._stages = [self._place(STAGES, stage) for stage in _STAGES]
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Counts an answered request; `route` is a path template, not the path asked for."""
+        if method not in _METHODS:
+            method = "other"
+        self._observe(self._place(REQUESTS, route, method, str(status)), _SECONDS, seconds)
+
+    def rejected(self, reason: str) -> None:
+        """Counts a request that was answered with an error."""
+        self._values[self._place(REJECTED, reason)] += 1
+
+    def prediction(self, prediction: "Prediction") -> None:
+        """Counts an image that was read."""
+        for place, seconds in zip(self._stages, prediction.timing, strict=True):
+            if seconds:  # an image that came as an array was not decoded
+                self._observe(place, _STAGE_SECONDS, seconds)
+        self._values[self._place(DIGITS, prediction.label)] += 1
+        self._observe(self._confidence, _SHARES, prediction.confidence)
+        self._observe(self._novelty, _SHARES, prediction.novelty)
+
+    def batch(self, size: int) -> None:
+        """Counts a batch that the engine computed."""
+        self._observe(self._batches, _SIZES, size)
+
+    def queued(self, images: int) -> None:
+        """Tells how many images wait for the engine."""
+        self._values[self._queued] = images
+
+    def model(self, name: str, version: str, engine: str, device: str) -> None:
+        """Tells which model answers from now on."""
+        self._tally.reset(MODEL.name)
+        self._values[self._place(MODEL, name, version, engine, device)] = 1
+
+    def expect(self, labels: Iterable[str], reasons: Iterable[str]) -> None:
+        """Makes counters of answers and of errors start from 0, not from their first event."""
+        for label in labels:
+            self._place(DIGITS, label)
+        for reason in reasons:
+            self._place(REJECTED, reason)
+
+    def close(self) -> None:
+        """Counts no more; what it counted stays for the other workers to tell."""
+        self._tally.close()
+
+    def page(self, accept: str) -> tuple[bytes, str]:
+        """The figures of all workers, as Prometheus reads them.
+
+        Args:
+            accept: header of the request; it may ask for OpenMetrics.
+
+        Returns: the page and its content type.
+        """
+        encode, content_type = choose_encoder(accept)
+        return encode(self), content_type
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures of all workers; gauges and process figures only of those that live."""
+        snapshots = self._tally.snapshots()
+        series: defaultdict[str, dict[tuple[str, ...], Sequence[float]]] = defaultdict(dict)
+        for snapshot in snapshots:
+            for (name, labels), values in snapshot.series.items():
+                if FIGURES[name].kind == "gauge":
+                    if snapshot.pid is not None:
+                        series[name][(*labels, snapshot.worker)] = values
+                    continue
+                before = series[name].get(labels)
+                series[name][labels] = values if before is None else list(map(add, before, values))
+        for figure in FIGURES.values():
+            yield _family(figure, series[figure.name])
+        yield from _processes({s.worker: s.pid for s in snapshots if s.pid is not None})
+
+    def _place(self, figure: Figure, *labels: str) -> int:
+        key = (figure.name, labels)
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = self._tally.place(key, figure.width)
+        return place
+
+    def _observe(self, place: int, buckets: tuple[float, ...], value: float) -> None:
+        values = self._values
+        values[place] += value
+        values[place + 1 + bisect_left(buckets, value)] += 1
+
+
+def _family(figure: Figure, series: Mapping[tuple[str, ...], Sequence[float]]) -> Metric:
+    if figure.kind == "counter":
+        counter = CounterMetricFamily(figure.name, figure.help, labels=figure.labels)
+        for labels, values in series.items():
+            counter.add_metric(labels, values[0])
+        return counter
+    if figure.kind == "gauge":
+        gauge = GaugeMetricFamily(figure.name, figure.help, labels=(*figure.labels, "worker"))
+        for labels, values in series.items():
+            if values[0] or figure is not MODEL:
+                gauge.add_metric(labels, values[0])
+        return gauge
+    histogram = HistogramMetricFamily(figure.name, figure.help, labels=figure.labels)
+    bounds = [*(repr(bound) for bound in figure.buckets), "+Inf"]
+    for labels, values in series.items():
+        counts = itertools.accumulate(values[1:])
+        histogram.add_metric(labels, list(zip(bounds, counts, strict=True)), values[0])
+    return histogram
+
+
+def _processes(pids: Mapping[str, int]) -> Iterator[Metric]:
+    """CPU, memory and files of each worker, where the system tells them."""
+    families: dict[str, Metric] = {}
+    for worker, pid in pids.items():
+        for family in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+            merged = families.setdefault(family.name, family)
+            samples = [sample._replace(labels={"worker": worker}) for sample in family.samples]
+            merged.samples = samples if merged is family else [*merged.samples, *samples]
+    yield from families.values()

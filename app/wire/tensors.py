@@ -1,0 +1,328 @@
+"""The wire format of the Open Inference Protocol v2 over REST, with its binary tensor data.
+
+https://github.com/kserve/open-inference-protocol (specification/protocol/inference_rest.md), and
+Triton's extension `binary_tensor_data`: the body is JSON, then the tensors' bytes in the order of
+the JSON, little-endian and row-major. Knows no model, and nothing of HTTP but its bodies.
+"""
+
+import base64
+import json
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, FailFast, Field, NonNegativeInt, ValidationError
+
+from model.checkpoint.config import explain
+
+Datatype = Literal["UINT8", "BYTES", "FP32", "INT64"]
+Values = NDArray[np.uint8] | list[bytes]
+
+_NUMPY: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
+_LENGTH = struct.Struct("<I")
+_MOST_TENSORS = 16  # named in one request; no model has more
+# JSON has more commas and brackets than values, but not by this factor.
+_JSON_OVERHEAD = 2
+_JSON_FLOOR = 10_000
+
+
+class WireError(Exception):
+    """The request is not as the protocol has it; the message tells its sender why."""
+
+
+class TooLargeError(WireError):
+    """There are more images in the batch than may be, or more values in the JSON."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor as a model's metadata declares it; -1 in the shape is the batch."""
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a request brings.
+
+    Attributes:
+        id: the caller's own name of the request.
+        tensors: name -> values: (B, ...) of a UINT8 tensor, B byte strings of a BYTES tensor.
+        outputs: name -> whether it is wanted in binary form, in the order wanted.
+        timeout_us: within which the answer is of use, None where that is not said.
+    """
+
+    id: str | None
+    tensors: Mapping[str, Values]
+    outputs: Mapping[str, bool]
+    timeout_us: int | None
+
+
+class _Parameters(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    def refuse_shared_memory(self) -> None:
+        if any(name.startswith("shared_memory") for name in self.model_extra or ()):
+            raise WireError("shared memory is not supported; send the tensor in the body")
+
+
+class _InputParameters(_Parameters):
+    binary_data_size: NonNegativeInt | None = None
+
+
+class _OutputParameters(_Parameters):
+    binary_data: bool | None = None
+
+
+class _RequestParameters(_Parameters):
+    binary_data_output: bool = False
+    timeout: NonNegativeInt | None = None
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Input(_Part):
+    name: str
+    shape: Annotated[list[NonNegativeInt], Field(max_length=8), FailFast()]
+    datatype: str
+    parameters: _InputParameters = _InputParameters()
+    data: list[Any] | None = None
+
+
+class _Output(_Part):
+    name: str
+    parameters: _OutputParameters = _OutputParameters()
+
+
+class _Request(_Part):
+    model_config = ConfigDict(strict=True, title="body")
+
+    id: str | None = None
+    parameters: _RequestParameters = _RequestParameters()
+    inputs: list[_Input] = Field(min_length=1, max_length=_MOST_TENSORS)
+    outputs: list[_Output] = Field([], max_length=_MOST_TENSORS)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads requests to a model.
+
+    Args:
+        inputs: of the model, each of datatype UINT8 or BYTES with a batch as first dimension; a
+            request brings one of them.
+        outputs: of the model.
+        max_rows: in a batch.
+    """
+
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    max_rows: int
+
+    def read(self, body: bytes, json_length: int | None) -> Inputs:
+        """Parses a request.
+
+        Args:
+            body: JSON, then the tensors' bytes.
+            json_length: bytes of JSON; None: all of them.
+
+        Raises:
+            WireError: it is malformed, or not what the model takes.
+        """
+        if json_length is None:
+            json_length = len(body)
+        if not 0 <= json_length <= len(body):
+            raise WireError(
+                f"Inference-Header-Content-Length is {json_length}, the body has {len(body)} bytes"
+            )
+        request = self._parse(body[:json_length])
+        request.parameters.refuse_shared_memory()
+        blobs = _split(request.inputs, memoryview(body)[json_length:])
+        if len(request.inputs) > 1:
+            names = " or ".join(repr(spec.name) for spec in self.inputs)
+            raise WireError(f"there are {len(request.inputs)} inputs; send one, {names}")
+        spec = _find(request.inputs[0].name, self.inputs, "input")
+        values = self._values(request.inputs[0], spec, blobs[0])
+        outputs = self._choose(request.outputs, request.parameters.binary_data_output)
+        timeout_us = request.parameters.timeout or None  # 0 is Triton's "as the server likes"
+        return Inputs(request.id, {spec.name: values}, outputs, timeout_us)
+
+    def _parse(self, text: bytes) -> _Request:
+        # Lists of small values take much more room in memory than here: bound their number first.
+        largest = max(math.prod(spec.shape[1:]) for spec in self.inputs) * self.max_rows
+        limit = largest * _JSON_OVERHEAD + _JSON_FLOOR
+        if sum(text.count(mark) for mark in (b",", b"[", b"{")) > limit:
+            raise TooLargeError(f"the JSON has more than {limit:,} values")
+        try:
+            return _Request.model_validate_json(text)
+        except ValidationError as error:
+            raise WireError(f"not an inference request: {explain(error)}") from None
+
+    def _values(self, given: _Input, spec: TensorSpec, blob: memoryview | None) -> Values:
+        name = repr(spec.name)
+        if given.datatype != spec.datatype:
+            raise WireError(
+                f"input {name} has the datatype {_quote(given.datatype)}; send {spec.datatype}"
+            )
+        rows = given.shape[0] if given.shape else 0
+        if rows == 0 or tuple(given.shape[1:]) != spec.shape[1:]:
+            raise WireError(
+                f"input {name} has the shape {given.shape}; send {list(spec.shape)}, "
+                "where -1 is the number of images, at least 1"
+            )
+        if rows > self.max_rows:
+            raise TooLargeError(
+                f"input {name} has {rows} images; send {self.max_rows} at a time, at most"
+            )
+        if (blob is None) == (given.data is None):
+            what = "neither" if blob is None else "both"
+            raise WireError(f"input {name} has {what} 'data' and 'binary_data_size'; send one")
+        if spec.datatype == "BYTES":
+            if blob is not None:
+                return _unpack(blob, rows, name)
+            return _from_base64(given.data or [], rows, name)
+        if blob is None:
+            numbers = _numbers(given.data or [], name)
+        else:
+            numbers = np.frombuffer(blob, np.uint8)
+        if numbers.size != math.prod(given.shape):
+            raise WireError(
+                f"input {name} has {numbers.size} values, its shape {given.shape} has "
+                f"{math.prod(given.shape)}"
+            )
+        return numbers.reshape(given.shape)
+
+    def _choose(self, wanted: Sequence[_Output], binary: bool) -> dict[str, bool]:
+        if not wanted:
+            return {spec.name: binary for spec in self.outputs}
+        choice: dict[str, bool] = {}
+        for output in wanted:
+            spec = _find(output.name, self.outputs, "output")
+            output.parameters.refuse_shared_memory()
+            if "classification" in (output.parameters.model_extra or {}):
+                raise WireError(
+                    "classification is not supported; rank the output 'probabilities' instead"
+                )
+            if spec.name in choice:
+                raise WireError(f"output {spec.name!r} is asked for twice")
+            own = output.parameters.binary_data
+            choice[spec.name] = binary if own is None else own
+        return choice
+
+
+def write(
+    head: Mapping[str, object],
+    specs: Sequence[TensorSpec],
+    arrays: Mapping[str, NDArray[Any]],
+    binary: Mapping[str, bool],
+) -> tuple[bytes, int | None]:
+    """Makes an answer's body.
+
+    Args:
+        head: the answer's members besides `outputs`.
+        specs: of the outputs.
+        arrays: name -> values, at least of the outputs wanted.
+        binary: name -> whether in binary form, of the outputs wanted, in that order.
+
+    Returns: the body, and the bytes of JSON in it, None where it is all JSON.
+    """
+    datatypes = {spec.name: spec.datatype for spec in specs}
+    outputs: list[dict[str, object]] = []
+    blobs: list[bytes] = []
+    for name, as_bytes in binary.items():
+        array = arrays[name].astype(_NUMPY[datatypes[name]])
+        output: dict[str, object] = {
+            "name": name,
+            "shape": list(array.shape),
+            "datatype": datatypes[name],
+        }
+        if as_bytes:
+            blobs.append(array.tobytes())
+            output["parameters"] = {"binary_data_size": len(blobs[-1])}
+        else:
+            output["data"] = array.ravel().tolist()
+        outputs.append(output)
+    text = json.dumps({**head, "outputs": outputs}, separators=(",", ":")).encode()
+    return b"".join([text, *blobs]), len(text) if blobs else None
+
+
+def _find(name: str, specs: Iterable[TensorSpec], what: str) -> TensorSpec:
+    for spec in specs:
+        if spec.name == name:
+            return spec
+    names = ", ".join(spec.name for spec in specs)
+    raise WireError(f"the model has no {what} {_quote(name)}; it has {names}")
+
+
+def _split(inputs: Iterable[_Input], blob: memoryview) -> list[memoryview | None]:
+    """Each input's share of the bytes after the JSON, None for an input without."""
+    shares: list[memoryview | None] = []
+    start = 0
+    for given in inputs:
+        given.parameters.refuse_shared_memory()
+        size = given.parameters.binary_data_size
+        shares.append(None if size is None else blob[start : start + size])
+        start += size or 0
+    if start != len(blob):
+        raise WireError(
+            f"the binary_data_size of all inputs is {start} in sum, "
+            f"but {len(blob)} bytes follow the JSON"
+        )
+    return shares
+
+
+def _unpack(blob: memoryview, count: int, name: str) -> list[bytes]:
+    """The elements of a BYTES tensor: each a length of four bytes, then as many bytes."""
+    elements: list[bytes] = []
+    start = 0
+    while start < len(blob) and len(elements) < count:
+        end = start + _LENGTH.size
+        if end <= len(blob):
+            end += _LENGTH.unpack_from(blob, start)[0]
+        if end > len(blob):
+            raise WireError(f"input {name} ends within its element {len(elements)}")
+        elements.append(bytes(blob[start + _LENGTH.size : end]))
+        start = end
+    if start < len(blob) or len(elements) < count:
+        raise WireError(f"input {name} has not the {count} elements of its shape")
+    return elements
+
+
+def _from_base64(data: list[Any], count: int, name: str) -> list[bytes]:
+    if len(data) != count:
+        raise WireError(f"input {name} has {len(data)} elements, its shape has {count}")
+    elements: list[bytes] = []
+    for element in data:
+        try:
+            elements.append(base64.b64decode(element, validate=True))
+        except (TypeError, ValueError):
+            raise WireError(
+                f"element {len(elements)} of input {name} is not base64 text; JSON holds no other "
+                "bytes, or send binary data"
+            ) from None
+    return elements
+
+
+def _numbers(data: list[Any], name: str) -> NDArray[np.uint8]:
+    """Nested or flat lists of numbers, flattened."""
+    try:
+        numbers = np.array(data)
+    except ValueError:
+        raise WireError(f"the lists in input {name} differ in length") from None
+    if numbers.size and (
+        numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() > 255
+    ):
+        raise WireError(f"input {name} holds something else than whole numbers from 0 to 255")
+    return numbers.astype(np.uint8).ravel()
+
+
+def _quote(text: str) -> str:
+    """A caller's word as an error may tell it."""
+    return repr(text if len(text) <= 40 else text[:40] + "...")

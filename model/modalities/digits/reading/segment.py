@@ -1,0 +1,550 @@
+"""Finds the digits of a number in a picture: a postcode, a phone number, a meter reading.
+
+Over-segmentation and a search over its pieces (Casey and Lecolinet, IEEE PAMI 18, 1996, section 4):
+ink is cut where digits may touch, every run of neighbouring pieces that could be a digit is a
+candidate, the model reads all candidates in one batch, and the cheapest way through a line wins.
+Ground, polarity, ruled lines and connected parts are those of `model.modalities.digits.ink.strokes`, the form that a
+candidate takes is that of `model.modalities.digits.form`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.checkpoint.config import Preprocessing
+from model.modalities.digits.form import centre, to_grey
+from model.modalities.digits.ink.components import Components
+from model.modalities.digits.ink.strokes import Grey, all_ink, dilated, line_width
+from model.modalities.digits.reading.extents import DIGIT, look
+
+# Pixels that ink is looked for at, at most.
+WORKING_PIXELS = 600_000
+# Pieces and candidates of one picture, at most.
+MOST_MARKS = 400
+
+# Lengths below are shares of the height of the digits in a line.
+SPECK = 0.12  # smaller parts are dirt
+SMALL = 0.45  # lower parts may be dashes, points or pieces of digits
+WIDEST = 1.3  # of a digit
+LEAST_INK = 0.25  # between two cuts, against a straight line's
+WIDE_SPREAD = 0.09  # of the middles that pixels vote for, from which on these are parted
+CUT = 0.01  # added to the ink at a cut
+JUMP = 0.3  # between two parts of one digit
+
+Judge = dict[str, NDArray[np.float32]]
+# Fitted to strips of training digits by `python -m model.modalities.digits.training.judge`.
+JUDGE_FILE = Path(__file__).with_name("segment_judge.npz")
+with np.load(JUDGE_FILE) as _arrays:
+    _JUDGE: Judge = dict(_arrays)
+
+Box = tuple[int, int, int, int]  # top, bottom, left, right; ends exclusive
+
+
+class TooManyMarksError(Exception):
+    """There is more in the picture than numbers of any bearable length."""
+
+
+@dataclass(frozen=True, eq=False)
+class Impression:
+    """What the pixels of some ink tell, on the mean, of the digit that they belong to."""
+
+    ink: float  # area
+    left: float  # column where it begins
+    right: float
+    variance: float  # of its middle from pixel to pixel
+    classes: NDArray[np.float64]  # ln P of each, (10,)
+
+    @property
+    def middle(self) -> float:
+        """Column."""
+        return (self.left + self.right) / 2
+
+    @staticmethod
+    def of_pixels(ends: NDArray[np.float32], classes: NDArray[np.float32]) -> "Impression":
+        """Of N pixels: `ends` (2, N), `classes` (10, N)."""
+        if not ends.size:
+            return Impression(0.0, 0.0, 0.0, 0.0, np.zeros(len(classes)))
+        left, right = ends.mean(axis=1, dtype=np.float64).tolist()
+        variance = float(ends.mean(axis=0).var(dtype=np.float64))
+        return Impression(ends.shape[1], left, right, variance, classes.mean(axis=1, dtype=float))
+
+    @staticmethod
+    def joined(parts: "Sequence[Impression]") -> "Impression":
+        """Of several pieces together."""
+        ink = np.array([part.ink for part in parts])
+        shares = ink / max(1.0, ink.sum())
+        left = float(shares @ [part.left for part in parts])
+        right = float(shares @ [part.right for part in parts])
+        off = [part.variance + (part.middle - (left + right) / 2) ** 2 for part in parts]
+        classes = shares @ np.stack([part.classes for part in parts])
+        return Impression(float(ink.sum()), left, right, float(shares @ off), classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Mark:
+    """Connected ink."""
+
+    box: Box
+    coverage: Grey  # of the box and a pixel around it
+
+
+@dataclass(frozen=True, eq=False)
+class Piece(Mark):
+    """Ink that belongs to one digit, whole or in part."""
+
+    impression: Impression
+    cut_left: float = 0.0  # how much ink may be on either side of its left edge; 0: none was cut
+    cut_right: float = 0.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """Marks that stand side by side."""
+
+    height: float  # of a digit
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The ink of a picture that may belong to digits, top to bottom."""
+
+    lines: tuple[Line, ...]
+    scales: tuple[float, float]  # across and down: pixels of the picture per pixel of the boxes
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a candidate, against the height of the digits in its line."""
+
+    height: float
+    width: float
+    gaps: float  # between its pieces
+    cut_left: float  # ink cut through
+    cut_right: float
+    ink: float  # area, against the square of the height
+    spread: float  # of the middles of the digit that its pixels vote for
+    left: float  # how far those votes' first column is within it
+    right: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What may be one digit: pieces `start` to `stop` (exclusive) of a line."""
+
+    line: int
+    start: int
+    stop: int
+    pieces: tuple[Piece, ...]
+    box: tuple[float, float, float, float]  # x, y, width, height in the picture
+    pixels: NDArray[np.uint8]  # (1, H, W), the model's input
+    shape: Shape
+    impression: Impression
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The pieces of each line, all that may be a digit, and what leaving a piece out costs."""
+
+    pieces: tuple[tuple[Piece, ...], ...]
+    skips: tuple[tuple[float, ...], ...]
+    candidates: tuple[Candidate, ...]
+
+    def best(self, costs: NDArray[np.float64]) -> list[list[int]]:
+        """The cheapest way through each line.
+
+        Args:
+            costs: of each candidate.
+
+        Returns: per line the indices of the candidates that are digits, left to right; lines
+        without any are left out.
+        """
+        ways = []
+        for line, skips in enumerate(self.skips):
+            own = [i for i, candidate in enumerate(self.candidates) if candidate.line == line]
+            spans = [(self.candidates[i].start, self.candidates[i].stop) for i in own]
+            way = cheapest(spans, skips, costs[own])
+            if way:
+                ways.append([own[index] for index in way])
+        return ways
+
+
+def cheapest(
+    spans: Sequence[tuple[int, int]], skips: Sequence[float], costs: NDArray[np.float64]
+) -> list[int]:
+    """The cheapest way from the first to the last piece of a line.
+
+    Args:
+        spans: the first piece of each candidate, and its end.
+        skips: what leaving each piece out costs.
+        costs: of each candidate.
+
+    Returns: the candidates on it, by their indices.
+    """
+    ending: list[list[int]] = [[] for _ in range(len(skips) + 1)]
+    for index, (_, stop) in enumerate(spans):
+        ending[stop].append(index)
+    total, last = [0.0], [-1]
+    for stop, skip in enumerate(skips, 1):
+        options = [(total[stop - 1] + skip, -1)]
+        options += [(total[spans[index][0]] + float(costs[index]), index) for index in ending[stop]]
+        cost, index = min(options)
+        total.append(cost)
+        last.append(index)
+    way: list[int] = []
+    at = len(skips)
+    while at:
+        if last[at] >= 0:
+            way.append(last[at])
+        at = spans[last[at]][0] if last[at] >= 0 else at - 1
+    return way[::-1]
+
+
+def judge(
+    candidates: Sequence[Candidate],
+    probabilities: NDArray[np.floating],
+    novelty: NDArray[np.floating],
+) -> NDArray[np.float64]:
+    """What taking each candidate for a digit costs.
+
+    A way through a line is the more probable, by e to the difference, the less it costs in all.
+
+    Args:
+        candidates: that the model has read.
+        probabilities: (N, classes), the model's.
+        novelty: (N,), the model's.
+    """
+    if not candidates:
+        return np.zeros(0)
+    return costs(evidence(candidates, probabilities, novelty), _JUDGE)
+
+
+def costs(features: NDArray[np.floating], judge: Judge) -> NDArray[np.float64]:
+    """Of candidates with that evidence (N, features), by the arrays of a network."""
+    hidden = np.tanh(features @ judge["hidden"] + judge["bias"])
+    result: NDArray[np.float64] = -(hidden @ judge["out"] + judge["out_bias"]).astype(np.float64)
+    return result
+
+
+def evidence(
+    candidates: Sequence[Candidate],
+    probabilities: NDArray[np.floating],
+    novelty: NDArray[np.floating],
+) -> NDArray[np.float64]:
+    """What `judge` weighs: how sure the model is, of which class, and the shape; (N, features)."""
+    ranked = np.log(np.maximum(np.sort(probabilities, axis=1), 1e-12))
+    unlike = novelty.astype(np.float64).clip(1e-4, 1 - 1e-4)
+    sureness = np.stack(
+        [
+            ranked[:, -1].clip(-4),
+            (ranked[:, -1] - ranked[:, -2]).clip(0, 8) / 4,
+            ranked.std(axis=1) / 4,
+            np.log(unlike / (1 - unlike)) / 4,
+        ],
+        axis=1,
+    )
+    answer = probabilities.argmax(axis=1)
+    classes = np.stack([candidate.impression.classes for candidate in candidates])
+    agreement = np.stack(
+        [classes[np.arange(len(answer)), answer], classes.max(axis=1)],
+        axis=1,
+    ).clip(-6)
+    shapes = np.array([list(vars(candidate.shape).values()) for candidate in candidates])
+    kinds = np.eye(probabilities.shape[1])[answer]
+    return np.concatenate([sureness, agreement, kinds, shapes], axis=1)
+
+
+def find_marks(picture: Image.Image, size: tuple[int, int]) -> Marks:
+    """Finds what ink may belong to digits, line by line.
+
+    Args:
+        picture: upright, in any mode.
+        size: width and height that boxes are told in: the picture's own before it was reduced.
+
+    Raises:
+        TooManyMarksError: there are more than `MOST_MARKS`.
+    """
+    grey, _ = to_grey(picture, WORKING_PIXELS)
+    scales = size[0] / grey.shape[1], size[1] / grey.shape[0]
+    coverage, inked = all_ink(grey)
+    components = Components(inked)
+    numbers = _lines(components)
+    if sum(map(len, numbers)) > MOST_MARKS:
+        raise TooManyMarksError(
+            f"the picture shows more than {MOST_MARKS} separate marks: send the number alone"
+        )
+    lines = [
+        Line(
+            _digit_height(components, line),
+            tuple(_mark(components, number, coverage) for number in line),
+        )
+        for line in numbers
+    ]
+    return Marks(tuple(lines), scales)
+
+
+def segment(marks: Marks, spec: Preprocessing) -> Segmentation:
+    """All that may be a digit.
+
+    Args:
+        marks: in the picture.
+        spec: the form of the candidates.
+    """
+    candidates: list[Candidate] = []
+    rows: list[tuple[Piece, ...]] = []
+    skips: list[tuple[float, ...]] = []
+    for index, line in enumerate(marks.lines):
+        seen = _seen(line)
+        pieces = [piece for mark in line.marks for piece in _parted(mark, seen, line.height)]
+        pieces.sort(key=lambda piece: piece.impression.middle)
+        rows.append(tuple(pieces))
+        skips.append(tuple(_skip_cost(piece, line.height) for piece in pieces))
+        for start in range(len(pieces)):
+            for stop in range(start + 1, len(pieces) + 1):
+                group = pieces[start:stop]
+                if not _plausible(group, line.height):
+                    break
+                place = index, start, stop
+                candidates.append(_candidate(group, place, line.height, marks.scales, spec))
+    return Segmentation(tuple(rows), tuple(skips), tuple(candidates))
+
+
+def _lines(components: Components) -> list[list[int]]:
+    """Components by line, top to bottom, those that are dirt left out."""
+    heights = components.bottom - components.top
+    widths = components.right - components.left
+    if not components.count:
+        return []
+    # Half of all ink is in components at least as high as this.
+    order = np.argsort(heights)[::-1]
+    middle = np.searchsorted(components.area[order].cumsum(), components.area.sum() / 2)
+    height = float(heights[order[middle]])
+    tall = np.flatnonzero((heights > SMALL * height) & (heights < 3 * height))
+    tall = tall[np.argsort(components.left[tall])]
+    middles = (components.top + components.bottom) / 2
+    line_of: dict[int, int] = {}
+    lines: list[list[int]] = []
+    for number in tall:
+        best, most = -1, 0.35
+        for index, line in enumerate(lines):
+            # Of several, for the last may be half of a broken digit.
+            last = line[-3:]
+            overlap = min(components.bottom[last].max(), components.bottom[number]) - max(
+                components.top[last].min(), components.top[number]
+            )
+            share = overlap / min(heights[last].max(), heights[number])
+            gap = components.left[number] - components.right[last].max()
+            if share > most and gap < 4 * height:
+                best, most = index, share
+        if best < 0:
+            lines.append([])
+            best = len(lines) - 1
+        lines[best].append(int(number))
+        line_of[int(number)] = best
+    small = np.flatnonzero(
+        (heights <= SMALL * height) & (np.maximum(heights, widths) > SPECK * height)
+    )
+    for number in small:
+        # It goes with the nearest tall one, if it is beside or just above or below that.
+        dx = np.maximum(
+            components.left[tall] - components.right[number],
+            components.left[number] - components.right[tall],
+        ).clip(0)
+        dy = np.maximum(
+            components.top[tall] - components.bottom[number],
+            components.top[number] - components.bottom[tall],
+        ).clip(0)
+        distance = dx + 2 * dy
+        near = int(distance.argmin())
+        if distance[near] < 1.0 * height and dy[near] < 0.4 * height:
+            lines[line_of[int(tall[near])]].append(int(number))
+    lines.sort(key=lambda line: float(np.mean(middles[line])))
+    return lines
+
+
+def _digit_height(components: Components, line: list[int]) -> float:
+    """The median height of a line's parts, of those that are not small."""
+    heights = (components.bottom - components.top)[line]
+    return float(np.median(heights[heights > SMALL * heights.max()]))
+
+
+def _mark(components: Components, number: int, coverage: Grey) -> Mark:
+    chosen = np.arange(components.count) == number
+    top, bottom, left, right = components.box(chosen)
+    own = dilated(components.mask(chosen), 1)
+    wide = np.pad(np.where(own, coverage, np.uint8(0)), 1)
+    return Mark((top, bottom, left, right), wide[top : bottom + 2, left : right + 2])
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What each pixel of a line tells of the digit that it belongs to."""
+
+    top: int  # of the maps, in the line's picture
+    left: int
+    ends: NDArray[np.float32]  # (2, H, W): first and last column
+    classes: NDArray[np.float32]  # (10, H, W): ln P
+
+    def of(self, mark: Mark) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The parts that lie under a mark's coverage."""
+        row, column = mark.box[0] - 1 - self.top, mark.box[2] - 1 - self.left
+        height, width = mark.coverage.shape
+        part = slice(None), slice(row, row + height), slice(column, column + width)
+        return self.ends[part], self.classes[part]
+
+
+def _seen(line: Line) -> _Seen:
+    coverage, top, left = line_coverage(line)
+    ends, classes = look(coverage, line.height)
+    return _Seen(top, left, ends + np.float32(left), classes)
+
+
+def line_coverage(line: Line) -> tuple[Grey, int, int]:
+    """All marks of a line in one picture, and its first row and column."""
+    boxes = np.array([mark.box for mark in line.marks])
+    top, left = int(boxes[:, 0].min()) - 1, int(boxes[:, 2].min()) - 1
+    bottom, right = int(boxes[:, 1].max()) + 1, int(boxes[:, 3].max()) + 1
+    coverage = np.zeros((bottom - top, right - left), np.uint8)
+    for mark in line.marks:
+        _laid(mark, coverage, top, left)
+    return coverage, top, left
+
+
+def _laid(mark: Mark, coverage: Grey, top: int, left: int) -> None:
+    """Adds a mark to a picture with that corner."""
+    row, column = mark.box[0] - 1 - top, mark.box[2] - 1 - left
+    part = coverage[row : row + mark.coverage.shape[0], column : column + mark.coverage.shape[1]]
+    np.maximum(part, mark.coverage, out=part)
+
+
+def _parted(mark: Mark, seen: _Seen, height: float) -> list[Piece]:
+    """The mark in pieces, where its pixels seem to belong to several digits."""
+    inked = mark.coverage > 127
+    ends, classes = seen.of(mark)
+    middles = (ends[0] + ends[1]) / 2
+    bins = ((middles - mark.box[2]) * (DIGIT / height)).round().astype(np.int64) + DIGIT // 2
+    bins = bins.clip(1, round((mark.box[3] - mark.box[2]) * DIGIT / height) + DIGIT)
+    ink = np.bincount(bins[inked], minlength=int(bins.max()) + 2) / height**2
+    smooth = np.convolve(ink, (0.25, 0.5, 0.25), "same")
+    cuts = _valleys(smooth, LEAST_INK * line_width(mark.coverage) / height)
+    cuts = sorted({*cuts, *_middles(ink, cuts, WIDE_SPREAD * DIGIT)})
+    slice_of = np.searchsorted(cuts, bins, side="right")
+    edges = [0.0, *(CUT + float(smooth[cut - 1 : cut + 1].min()) for cut in cuts), 0.0]
+    pieces = []
+    for index in range(len(cuts) + 1):
+        coverage = np.where(slice_of == index, mark.coverage, np.uint8(0))
+        solid = coverage > 127
+        if not solid.any():
+            continue
+        rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
+        box = (
+            mark.box[0] - 1 + int(rows[0]),
+            mark.box[0] + int(rows[-1]),
+            mark.box[2] - 1 + int(columns[0]),
+            mark.box[2] + int(columns[-1]),
+        )
+        wide = np.pad(coverage, 1)
+        part = wide[rows[0] : rows[-1] + 3, columns[0] : columns[-1] + 3]
+        impression = Impression.of_pixels(ends[:, solid], classes[:, solid])
+        pieces.append(Piece(box, part, impression, edges[index], edges[index + 1]))
+    return pieces
+
+
+def _valleys(ink: NDArray[np.float64], least: float) -> list[int]:
+    """Where to part a histogram: at its deepest places first, with `least` between two cuts."""
+    before = np.concatenate([[0.0], ink.cumsum()])  # before[i]: what is below i
+    parted = [0.0, float(before[-1])]
+    cuts: list[int] = []
+    inner = np.arange(1, len(ink) - 1)
+    low = inner[(ink[1:-1] <= ink[:-2]) & (ink[1:-1] <= ink[2:])]
+    for at in low[np.argsort(ink[low], kind="stable")]:
+        mass = float(before[at] + ink[at] / 2)
+        if all(abs(mass - other) >= least for other in parted):
+            cuts.append(int(at))
+            parted.append(mass)
+    return sorted(cuts)
+
+
+def _middles(ink: NDArray[np.float64], cuts: Sequence[int], spread: float) -> list[int]:
+    """Where else to part a histogram: the parts of a wider spread in two (Otsu, 1979)."""
+    at = np.arange(len(ink))
+    found = []
+    for start, stop in pairwise((0, *cuts, len(ink))):
+        weight = np.where((at >= start) & (at < stop), ink, 0)
+        total = float(weight.sum())
+        if not total or np.average((at - np.average(at, weights=weight)) ** 2, weights=weight) < (
+            spread**2
+        ):
+            continue
+        below, moment = weight.cumsum() / total, (weight * at).cumsum() / total
+        between = (moment[-1] * below - moment) ** 2 / (below * (1 - below)).clip(1e-9)
+        found.append(int(between.argmax()) + 1)
+    return found
+
+
+def _plausible(group: Sequence[Piece], height: float) -> bool:
+    """Whether pieces may be one digit by their place and size."""
+    left, right = min(p.box[2] for p in group), max(p.box[3] for p in group)
+    top, bottom = min(p.box[0] for p in group), max(p.box[1] for p in group)
+    if right - left > WIDEST * height or bottom - top < 0.3 * height:
+        return False
+    reach = group[0].box[3]
+    for piece in group[1:]:
+        if piece.box[2] - reach > JUMP * height:
+            return False
+        reach = max(reach, piece.box[3])
+    return True
+
+
+def _skip_cost(piece: Piece, height: float) -> float:
+    """What it costs to leave a piece out: little for a dash or a point, all for a digit."""
+    top, bottom, _, _ = piece.box
+    share = (bottom - top) / height
+    if piece.cut_left or piece.cut_right or share > SMALL:
+        return 30.0
+    return 0.5 + 4 * share
+
+
+def _candidate(
+    group: Sequence[Piece],
+    place: tuple[int, int, int],
+    height: float,
+    scales: tuple[float, float],
+    spec: Preprocessing,
+) -> Candidate:
+    top, bottom = min(p.box[0] for p in group), max(p.box[1] for p in group)
+    left, right = min(p.box[2] for p in group), max(p.box[3] for p in group)
+    coverage = np.zeros((bottom - top + 2, right - left + 2), np.uint8)
+    for piece in group:
+        _laid(piece, coverage, top - 1, left - 1)
+    extent = (1, bottom - top + 1, 1, right - left + 1)
+    pixels = centre(coverage, extent, (spec.height, spec.width))[None]
+    box = (
+        left * scales[0],
+        top * scales[1],
+        (right - left) * scales[0],
+        (bottom - top) * scales[1],
+    )
+    gaps = 0.0
+    reach = group[0].box[3]
+    for piece in group[1:]:
+        gaps += max(0, piece.box[2] - reach) / height
+        reach = max(reach, piece.box[3])
+    impression = Impression.joined([piece.impression for piece in group])
+    shape = Shape(
+        height=(bottom - top) / height,
+        width=(right - left) / height,
+        gaps=gaps,
+        cut_left=group[0].cut_left,
+        cut_right=group[-1].cut_right,
+        ink=float(coverage.sum()) / 255 / height**2,
+        spread=impression.variance**0.5 / height,
+        left=(impression.left - left) / height,
+        right=(impression.right - right) / height,
+    )
+    return Candidate(*place, tuple(group), box, pixels, shape, impression)

@@ -1,0 +1,78 @@
+"""How accuracy holds under the corruptions of `model.modalities.digits.synthetic.mnist_c`, on the service's own way in.
+
+`python -m model.evaluation.evaluate CHECKPOINT --suite corruptions` prints the table.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.checkpoint.config import Preprocessing
+from model.data.labelled import LabelledImages
+from model.modalities.digits.form import prepare
+from model.modalities.digits.synthetic.mnist_c import CORRUPTIONS, Images, corrupt
+
+Reader = Callable[[Images], NDArray[np.int64]]  # images (N, 28, 28) -> classes (N,)
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Of one model under one corruption, in [0, 1]."""
+
+    uploaded: float  # the corrupted picture through `prepare`, as the service reads it
+    raw: float  # the corrupted pixels as the model's input
+
+
+def accuracies(
+    readers: Mapping[str, Reader], data: LabelledImages, spec: Preprocessing, seed: int = SEED
+) -> Iterator[tuple[str, dict[str, Accuracy]]]:
+    """Each corruption's name and every reader's accuracy under it, as soon as it is known."""
+    for name in CORRUPTIONS:
+        corrupted = corrupt(data.images, name, seed)
+        uploaded = prepare_all(corrupted, spec)
+        yield (
+            name,
+            {
+                who: Accuracy(
+                    uploaded=float((read(uploaded) == data.labels).mean()),
+                    raw=float((read(corrupted) == data.labels).mean()),
+                )
+                for who, read in readers.items()
+            },
+        )
+
+
+def prepare_all(pictures: Images, spec: Preprocessing) -> Images:
+    """Grey pictures (N, H, W), each through `prepare` as an upload would be: (N, *input size)."""
+    return np.stack([prepare(Image.fromarray(picture), spec)[0] for picture in pictures])
+
+
+def table(measured: Mapping[str, Mapping[str, Accuracy]]) -> str:
+    """Corruption -> reader -> accuracy, as text for a terminal; the mean and the worst last."""
+    readers = list(next(iter(measured.values())))
+    lines = [
+        " " * 14 + "".join(f"{who:>20}" for who in readers),
+        f"{'corruption':<14}" + f"{'uploaded':>11}{'raw':>9}" * len(readers),
+    ]
+    lines += [
+        f"{name:<14}" + _cells([row[who] for who in readers]) for name, row in measured.items()
+    ]
+    for label, reduce in (("mean", np.mean), ("worst", np.min)):
+        summary = [
+            Accuracy(
+                uploaded=float(reduce([row[who].uploaded for row in measured.values()])),
+                raw=float(reduce([row[who].raw for row in measured.values()])),
+            )
+            for who in readers
+        ]
+        lines.append(f"{label:<14}" + _cells(summary))
+    return "\n".join(lines)
+
+
+def _cells(accuracies: Sequence[Accuracy]) -> str:
+    return "".join(f"{a.uploaded:>11.2%}{a.raw:>9.2%}" for a in accuracies)

@@ -1,0 +1,174 @@
+"""What a checkpoint's weights make: a Perceiver behind its normalisation, with its novelty head."""
+
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from model.checkpoint.config import Preprocessing
+from model.checkpoint.folder import NOVELTY_PREFIX, WEIGHTS_FILE, Checkpoint, CheckpointError
+from model.network.folded import FoldedPerceiver
+from model.network.perceiver import Perceiver
+
+
+def load_perceiver(checkpoint: Checkpoint) -> Any:
+    """The checkpoint's `Perceiver`, in evaluation mode on the CPU (imports torch).
+
+    Raises:
+        CheckpointError: the weights do not fit the card's model config.
+    """
+    import safetensors
+    import safetensors.torch
+
+    from model.network.perceiver import Perceiver
+
+    try:
+        model = Perceiver(**checkpoint.card.model.arguments())
+        arrays = safetensors.torch.load(checkpoint.weights)
+        model.load_state_dict(
+            {name: arrays[name] for name in arrays if not name.startswith(NOVELTY_PREFIX)}
+        )
+    except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{checkpoint.folder / WEIGHTS_FILE}: {error}") from None
+    return model.eval()
+
+
+HIDDEN, DROPOUT = 64, 0.2
+
+
+class NoveltyHead(nn.Module):
+    """Summaries of the latents -> how unlike a digit, in [0, 1]; 0.5 is the threshold."""
+
+    mean: Tensor
+    deviation: Tensor
+    threshold: Tensor
+
+    def __init__(self, depth: int, latent_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(depth * latent_dim))
+        self.register_buffer("deviation", torch.ones(depth * latent_dim))
+        self.register_buffer("threshold", torch.zeros(()))
+        self.network = nn.Sequential(
+            nn.Linear(depth * latent_dim, HIDDEN),
+            nn.GELU(),
+            nn.Dropout(DROPOUT),
+            nn.Linear(HIDDEN, 1),
+        )
+
+    def forward(self, summaries: Tensor) -> Tensor:
+        """Means over the latents after each block (B, depth, D) -> novelty (B,)."""
+        return torch.sigmoid(self.score(summaries) - self.threshold)
+
+    def score(self, summaries: Tensor) -> Tensor:
+        """(B, depth, D) -> log-odds of an outlier (B,), before the threshold."""
+        scores: Tensor = self.network((summaries.flatten(1) - self.mean) / self.deviation)
+        return scores[:, 0]
+
+
+class PixelClassifier(nn.Module):
+    """A Perceiver behind its normalisation."""
+
+    def __init__(self, perceiver: Perceiver, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.perceiver = perceiver
+        self.preprocessing = preprocessing
+        self.scale = 1 / (255 * preprocessing.std)
+        self.offset = -preprocessing.mean / preprocessing.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pixels (B, C, H, W), uint8 or float in [0, 255] -> logits (B, classes)."""
+        logits: Tensor = self.perceiver(self.normalise(images))
+        return logits
+
+    def summaries(self, images: Tensor) -> Tensor:
+        """Pixels (B, C, H, W) -> mean over the latents after each block, (B, depth, D)."""
+        return self.perceiver.summaries(self.normalise(images))
+
+    def classify(self, summaries: Tensor) -> Tensor:
+        """Summaries (B, depth, D) -> logits (B, classes)."""
+        return self.perceiver.classify(summaries)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Pixels -> the Perceiver's input, float32 of the same shape."""
+        return images.float() * self.scale + self.offset
+
+
+class Recognizer(nn.Module):
+    """The classifier, and how unlike a digit each image is."""
+
+    def __init__(self, classifier: PixelClassifier | FoldedPerceiver, novelty: NoveltyHead) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.novelty = novelty
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (B, C, H, W) uint8 -> logits (B, classes), novelty (B,) in [0, 1].
+
+        An image without any light pixel shows nothing: its novelty is 1.
+        """
+        images = images.float()
+        summaries = self.classifier.summaries(images)
+        novelty = self.novelty(summaries)
+        blank = images.amax(dim=(1, 2, 3)) == 0
+        novelty = torch.where(blank, torch.ones_like(novelty), novelty)
+        return self.classifier.classify(summaries), novelty
+
+
+def folded(recognizer: Recognizer) -> Recognizer:
+    """What an engine runs: the same function with its constants worked out."""
+    classifier = plain_classifier(recognizer)
+    perceiver = FoldedPerceiver(classifier.perceiver, classifier.preprocessing)
+    return Recognizer(perceiver, recognizer.novelty).eval()
+
+
+def plain_classifier(recognizer: Recognizer) -> PixelClassifier:
+    """The classifier of a recognizer that is not folded."""
+    if not isinstance(recognizer.classifier, PixelClassifier):
+        raise TypeError("the recognizer is folded")
+    return recognizer.classifier
+
+
+class PixelExplainer(nn.Module):
+    """A classifier that also tells where it looked."""
+
+    def __init__(self, classifier: PixelClassifier) -> None:
+        super().__init__()
+        self.perceiver = classifier.perceiver
+        self._normalise = classifier.normalise
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (B, C, H, W) -> logits (B, classes), attention (B, depth, H, L, *grid)."""
+        return self.perceiver.forward_with_attention(self._normalise(images))
+
+
+def pack_weights(recognizer: Recognizer) -> bytes:
+    """The content of model.safetensors: the Perceiver's arrays, and the novelty head's."""
+    novelty = recognizer.novelty.state_dict()
+    return safetensors.torch.save(
+        plain_classifier(recognizer).perceiver.state_dict()
+        | {f"{NOVELTY_PREFIX}{name}": array for name, array in novelty.items()}
+    )
+
+
+def load_recognizer(checkpoint: Checkpoint) -> Recognizer:
+    """What the checkpoint's weights make, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: the weights do not fit the card's model config.
+    """
+    config = checkpoint.card.model
+    classifier = PixelClassifier(load_perceiver(checkpoint), checkpoint.card.preprocessing)
+    head = NoveltyHead(config.depth, config.latent_dim)
+    arrays = safetensors.torch.load(checkpoint.weights)
+    try:
+        head.load_state_dict(
+            {
+                name.removeprefix(NOVELTY_PREFIX): array
+                for name, array in arrays.items()
+                if name.startswith(NOVELTY_PREFIX)
+            }
+        )
+    except RuntimeError as error:
+        raise CheckpointError(f"{checkpoint.folder / WEIGHTS_FILE}: {error}") from None
+    return Recognizer(classifier, head).eval()

@@ -1,0 +1,231 @@
+"""The learning itself: one object that holds all that an epoch changes.
+
+All randomness of an epoch follows from the seed and its number, so a restored trainer repeats an
+uninterrupted one.
+"""
+
+import copy
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_parameters
+from tqdm import tqdm
+
+from model.checkpoint.calibration import Calibration
+from model.checkpoint.config import PerceiverConfig, Preprocessing, TrainConfig
+from model.checkpoint.history import Epoch
+from model.data.labelled import LabelledImages
+from model.evaluation.scores import predict_logits, score
+from model.modalities.digits.training.augment import augment
+from model.network.perceiver import Perceiver
+from model.network.recognizer import PixelClassifier
+from model.training.runtime import Runtime, TrainError
+
+
+@dataclass
+class Trainer:
+    """The learning itself: one object holds all that an epoch changes."""
+
+    config: PerceiverConfig
+    recipe: TrainConfig
+    train: LabelledImages
+    validation: LabelledImages
+    class_names: Sequence[str]
+    runtime: Runtime
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    history: list[Epoch] = field(default_factory=list)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        recipe, runtime = self.recipe, self.runtime
+        _check_fit(self.config, self.train, self.class_names)
+        if recipe.batch_size % runtime.processes:
+            raise TrainError(f"batch size {recipe.batch_size} is no multiple of the processes")
+        if len(self.train) < recipe.batch_size:
+            raise TrainError(f"{len(self.train)} training images are less than one batch")
+        self.steps_per_epoch = len(self.train) // recipe.batch_size
+        torch.manual_seed(recipe.seed)
+        self.perceiver = Perceiver(**self.config.arguments()).to(runtime.device)
+        self.averaged = copy.deepcopy(self.perceiver).requires_grad_(False)
+        self.parameters: list[Tensor] = list(self.perceiver.parameters())
+        decayed = [p for p in self.parameters if p.ndim >= 2 and p is not self.perceiver.latents]
+        others = [p for p in self.parameters if p.ndim < 2 or p is self.perceiver.latents]
+        self.optimizer = torch.optim.AdamW(
+            cast(
+                "list[dict[str, Any]]",
+                [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
+            ),
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            betas=(0.9, 0.98),
+            fused=True,
+        )
+        self.images = torch.tensor(self.train.images, device=runtime.device)[:, None]
+        self.labels = torch.tensor(self.train.labels, device=runtime.device)
+        self.classifier = PixelClassifier(self.perceiver, self.preprocessing)
+        self.step = torch.compile(self._losses) if runtime.compile else self._losses
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch that validation picks: least loss, which is less noisy than accuracy."""
+        return min(self.history, key=lambda e: e.validation_loss)
+
+    def run_epoch(self, progress: bool = False) -> Epoch:
+        """Trains one epoch and scores the averaged weights on the validation images."""
+        started = time.perf_counter()
+        number = len(self.history) + 1
+        loss, accuracy = self._train_epoch(number, progress)
+        logits = predict_logits(
+            PixelClassifier(self.averaged, self.preprocessing).eval(), self.validation.images
+        )
+        figures = score(
+            logits, self.validation.labels, self.class_names, Calibration(temperature=1.0)
+        )
+        self.history.append(
+            Epoch(
+                epoch=number,
+                train_loss=loss,
+                train_accuracy=accuracy,
+                validation_loss=figures.nll,
+                validation_accuracy=figures.accuracy,
+                seconds=time.perf_counter() - started,
+            )
+        )
+        if self.best is self.history[-1]:
+            self.best_weights = {k: v.clone() for k, v in self.averaged.state_dict().items()}
+        return self.history[-1]
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs to go on as if nothing had happened."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "history": [entry.model_dump() for entry in self.history],
+            "perceiver": self.perceiver.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "best_weights": self.best_weights,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up a state.
+
+        Raises:
+            TrainError: it is of a run with another model or recipe.
+        """
+        for part, mine in (("config", self.config), ("recipe", self.recipe)):
+            ours, theirs = mine.model_dump(mode="json"), state[part]
+            changed = [name for name in ours if ours[name] != theirs.get(name)]
+            if changed:
+                raise TrainError(
+                    "the run was started with another "
+                    + ", ".join(
+                        f"{name} ({theirs.get(name)}, not {ours[name]})" for name in changed
+                    )
+                )
+        self.perceiver.load_state_dict(state["perceiver"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best_weights = state["best_weights"]
+        self.history = [Epoch(**entry) for entry in state["history"]]
+
+    def _train_epoch(self, number: int, progress: bool) -> tuple[float, float]:
+        """Loss and accuracy over the epoch's augmented images."""
+        recipe, runtime = self.recipe, self.runtime
+        self.perceiver.train()
+        generator = torch.Generator(runtime.device)
+        generator.manual_seed(recipe.seed * 1_000_003 + number)
+        torch.manual_seed((recipe.seed * 1_000_003 + number) * 1009 + runtime.rank)  # for dropout
+        order = torch.randperm(len(self.images), generator=generator, device=runtime.device)
+        totals = torch.zeros(2, device=runtime.device)  # loss, accuracy
+        with _bar(number, recipe, self.steps_per_epoch, progress) as bar:
+            for step in range(self.steps_per_epoch):
+                self._set_learning_rate((number - 1) * self.steps_per_epoch + step)
+                batch = order[step * recipe.batch_size :][: recipe.batch_size]
+                totals += self._train_step(batch, generator)
+                if step % 10 == 9:
+                    loss, accuracy = (totals / (step + 1)).tolist()
+                    bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.2%}", refresh=False)
+                bar.update(recipe.batch_size)
+        if runtime.processes > 1:
+            dist.all_reduce(totals)
+        loss, accuracy = (totals / (self.steps_per_epoch * runtime.processes)).tolist()
+        return loss, accuracy
+
+    def _train_step(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """One update from the images with indices `batch`; returns (loss, accuracy)."""
+        runtime = self.runtime
+        # Every process changes the joint batch alike and takes its share of it.
+        images = augment(self.images[batch].float(), self.recipe.augment, generator)
+        share = slice(runtime.rank, None, runtime.processes)
+        loss, accuracy = self.step(images[share], self.labels[batch[share]])
+        loss.backward()
+        if runtime.processes > 1:
+            self._average_gradients()
+        clip_grad_norm_(self.parameters, self.recipe.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self._average_weights()
+        return torch.stack([loss.detach(), accuracy])
+
+    def _losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss to descend and accuracy of a batch of pixel values in [0, 255]."""
+        with torch.autocast(
+            self.runtime.device.type, torch.bfloat16, enabled=self.runtime.bfloat16
+        ):
+            logits = self.classifier(images).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        return loss, (logits.argmax(dim=1) == labels).float().mean()
+
+    def _set_learning_rate(self, step: int) -> None:
+        """Linear warm-up, then a cosine that would reach 0 one step after the last."""
+        recipe = self.recipe
+        total = recipe.epochs * self.steps_per_epoch
+        warmup = min(1.0, (step + 1) / (recipe.warmup_steps + 1))
+        rate = recipe.learning_rate * warmup * (0.5 + 0.5 * math.cos(math.pi * step / total))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        # Early on the average forgets fast, or it would long remember the initial weights.
+        self.ema_decay = min(recipe.ema_decay, (1 + step) / (10 + step))
+
+    def _average_weights(self) -> None:
+        with torch.no_grad():
+            averaged: list[Tensor] = list(self.averaged.parameters())
+            torch._foreach_lerp_(averaged, self.parameters, 1 - self.ema_decay)
+
+    def _average_gradients(self) -> None:
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        joint = parameters_to_vector(gradients)
+        dist.all_reduce(joint)
+        vector_to_parameters(joint / self.runtime.processes, gradients)
+
+
+def _bar(number: int, recipe: TrainConfig, steps: int, shown: bool) -> "tqdm[Any]":
+    return tqdm(
+        total=steps * recipe.batch_size,
+        desc=f"epoch {number}/{recipe.epochs}",
+        unit="img",
+        unit_scale=True,
+        leave=False,
+        disable=not shown,
+        mininterval=0.5 if sys.stderr.isatty() else 30,
+    )
+
+
+def _check_fit(config: PerceiverConfig, images: LabelledImages, class_names: Sequence[str]) -> None:
+    shape = images.images.shape[1:]
+    for name, actual, needed in (
+        ("num_channels", config.num_channels, 1),
+        ("input_shape", config.input_shape, shape),
+        ("num_features", config.num_features, len(class_names)),
+    ):
+        if actual != needed:
+            raise TrainError(f"{name} is {actual}, but the data needs {needed}")

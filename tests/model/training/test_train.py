@@ -1,0 +1,289 @@
+"""Training: resumed runs, several processes, and the command line, on small real runs."""
+
+import copy
+import dataclasses
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.checkpoint.config import PerceiverConfig, TrainConfig
+from model.checkpoint.folder import read_checkpoint
+from model.checkpoint.history import Epoch
+from model.data.labelled import LabelledImages, split
+from model.data.mnist import MNIST_SHA256
+from model.training.options import parse_options
+from model.training.runtime import Runtime, TrainError
+from model.training.train import STATE_FILE, main
+from model.training.trainer import Trainer
+from tests.digits import load_digits
+
+SMALL_MODEL = PerceiverConfig(
+    depth=1, num_latents=4, latent_dim=16, latent_heads=2, cross_heads=2, self_per_cross_atn=1,
+    attn_dropout=0.1,
+)  # fmt: skip
+SMALL_RECIPE = TrainConfig(
+    epochs=3, batch_size=40, learning_rate=0.003, warmup_steps=5, validation_images=200
+)
+
+
+def small_trainer(recipe: TrainConfig = SMALL_RECIPE) -> Trainer:
+    images, labels = load_digits()
+    train, validation = split(LabelledImages(images, labels), 200, seed=0)
+    runtime = Runtime(torch.device("cpu"), bfloat16=False, compile=False)
+    return Trainer(SMALL_MODEL, recipe, train, validation, tuple("0123456789"), runtime)
+
+
+def run_train(*flags: str, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "model.training.train", *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def without_times(state: dict) -> dict:
+    history = [{k: v for k, v in e.items() if k != "seconds"} for e in state["history"]]
+    return {**state, "history": history}
+
+
+def assert_identical(first, second) -> None:
+    """Nested states, bit for bit."""
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_identical(first[key], second[key])
+    elif isinstance(first, list):
+        assert len(first) == len(second)
+        for one, other in zip(first, second, strict=True):
+            assert_identical(one, other)
+    else:
+        assert first == second
+
+
+def test_resumed_run_repeats_an_uninterrupted_one_bit_for_bit(tmp_path: Path):
+    whole = small_trainer()
+    for _ in range(3):
+        whole.run_epoch()
+
+    stopped = small_trainer()
+    stopped.run_epoch()
+    torch.save(stopped.state(), tmp_path / STATE_FILE)
+    resumed = small_trainer()
+    resumed.restore(torch.load(tmp_path / STATE_FILE, weights_only=True))
+    for _ in range(2):
+        resumed.run_epoch()
+
+    assert_identical(without_times(resumed.state()), without_times(whole.state()))
+
+
+def test_training_learns_and_another_seed_differs():
+    recipe = SMALL_RECIPE.model_copy(update={"epochs": 6, "learning_rate": 0.01})
+    trainer = small_trainer(recipe)
+    losses = [trainer.run_epoch().train_loss for _ in range(6)]
+    assert losses[-1] < losses[0] - 0.2
+    other = small_trainer(recipe.model_copy(update={"seed": 1}))
+    assert other.run_epoch().train_loss != losses[0]
+
+
+def test_best_epoch_is_the_one_of_least_validation_loss():
+    trainer = small_trainer()
+    trainer.history = [
+        Epoch(
+            epoch=number,
+            train_loss=1,
+            train_accuracy=0.5,
+            validation_accuracy=accuracy,
+            validation_loss=loss,
+            seconds=1,
+        )
+        for number, (accuracy, loss) in enumerate(
+            [(0.8, 0.3), (0.9, 0.2), (0.85, 0.1), (0.9, 0.15)], start=1
+        )
+    ]
+    assert trainer.best.epoch == 3
+
+
+def test_best_weights_are_those_of_the_best_epoch():
+    trainer = small_trainer(SMALL_RECIPE.model_copy(update={"learning_rate": 0.02}))
+    weights = {}
+    for _ in range(3):
+        epoch = trainer.run_epoch()
+        weights[epoch.epoch] = copy.deepcopy(trainer.averaged.state_dict())
+    assert_identical(trainer.best_weights, weights[trainer.best.epoch])
+
+
+def test_another_recipe_is_not_resumed():
+    trainer = small_trainer()
+    trainer.run_epoch()
+    other = small_trainer(SMALL_RECIPE.model_copy(update={"learning_rate": 0.1}))
+    with pytest.raises(TrainError, match=r"another learning_rate \(0.003, not 0.1\)"):
+        other.restore(trainer.state())
+
+
+@pytest.fixture(scope="module")
+def tiny_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in MNIST's format that is not MNIST."""
+    folder = tmp_path_factory.mktemp("idx")
+    for name in MNIST_SHA256:
+        (folder / name).write_bytes(b"\0\0\x08\1\0\0\0\0")
+    return folder
+
+
+def test_wrong_data_is_refused_in_a_sentence(tiny_mnist: Path, tmp_path: Path):
+    result = run_train("--data", str(tiny_mnist), cwd=tmp_path)
+    assert result.returncode == 2
+    assert "SHA-256 differs" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_missing_data_names_folder_and_files(tmp_path: Path):
+    result = run_train("--data", str(tmp_path))
+    assert result.returncode == 2
+    assert str(tmp_path) in result.stderr
+    assert all(name in result.stderr for name in MNIST_SHA256)
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"num_features": 20}, "num_features is 20, but the data needs 10"),
+        ({"num_channels": 3}, "num_channels is 3, but the data needs 1"),
+        ({"input_shape": (14, 14)}, "input_shape is"),
+    ],
+)
+def test_model_that_does_not_fit_the_data_is_refused_at_once(arguments: dict, sentence: str):
+    trainer = small_trainer()
+    config = SMALL_MODEL.model_copy(update=arguments)
+    with pytest.raises(TrainError, match=re.escape(sentence)):
+        dataclasses.replace(trainer, config=config)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--epochs", "0"], "epochs: Input should be greater than or equal to 1"),
+        (["--epochs", "many"], "epochs: Input should be a valid integer"),
+        (["--latent-heads", "7"], "latent_heads (7) must divide latent_dim (192)"),
+        (["--cross-heads", "7"], "cross_heads (7) must divide latent_dim (192)"),
+        (["--name", "my model"], "name: String should match pattern"),
+        (["--version", "1.1"], "version: String should match pattern"),
+        (["--seed", "20251123071638"], "seed: Input should be less than"),
+        (["--out", "tests"], "tests is a folder without card.json"),
+        (["--device", "cuda:99"], "no device cuda:99"),
+        (["--device", "abacus"], "none of auto, cpu, cuda, cuda:N"),
+        (["--unknown"], "unrecognized arguments: --unknown"),
+    ],
+)
+def test_bad_flags_are_explained(
+    flags: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    try:
+        code = main([*flags, "--data", str(tmp_path)])
+    except SystemExit as ended:
+        code = ended.code
+    assert code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_flags_go_over_the_preset_and_the_environment_counts_for_nothing(monkeypatch):
+    monkeypatch.setenv("NAME", "somebody")
+    monkeypatch.setenv("MODEL", "another")
+    options = parse_options(["--preset", "smoke", "--epochs", "7", "--recipe.augment.shear", "0"])
+    assert options.name == "perceiver-smoke"
+    assert (options.recipe.epochs, options.recipe.augment.shear) == (7, 0)
+    assert options.recipe.train_images == 8000
+
+
+FAST = (
+    "--preset", "smoke", "--train-images", "1280", "--validation-images", "200",
+    "--num-latents", "4", "--latent-dim", "16", "--latent-heads", "2", "--cross-heads", "2",
+    "--precision", "float32", "--outliers", "10",
+)  # fmt: skip
+
+
+def test_command_writes_a_checkpoint_that_evaluate_confirms(mnist_folder: Path, tmp_path: Path):
+    out, run = tmp_path / "weights", tmp_path / "run"
+    places = ("--data", str(mnist_folder), "--out", str(out), "--run-folder", str(run))
+    result = run_train(*FAST, *places, "--epochs", "2")
+    assert result.returncode == 0, result.stderr
+    assert "epoch   2/2" in result.stdout
+    assert "img/s" in result.stderr
+
+    checkpoint = read_checkpoint(out)
+    assert checkpoint.card.dataset.train == 1280
+    assert checkpoint.card.metrics["test"].n == 10_000
+    for plot in ("training", "confusion", "misread", "attention"):
+        assert (out / f"plots/{plot}.png").read_bytes().startswith(b"\x89PNG")
+
+    command = [
+        sys.executable,
+        "-m",
+        "model.evaluation.evaluate",
+        str(out),
+        "--data",
+        str(mnist_folder),
+    ]
+    stored = tmp_path / "evaluation.json"
+    evaluated = subprocess.run(
+        [*command, "--out", str(stored)], capture_output=True, text=True, timeout=300
+    )
+    assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr
+    assert "claims hold" in evaluated.stdout
+    assert json.loads(stored.read_text())["n"] == 10_000
+
+
+EPOCHS = 12
+
+
+def test_interrupted_run_is_resumed_to_its_end(
+    mnist_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    places = ("--data", str(mnist_folder), "--out", str(tmp_path / "weights"))
+    flags = (*FAST, *places, "--run-folder", str(tmp_path / "run"), "--epochs", str(EPOCHS))
+    command = [sys.executable, "-u", "-m", "model.training.train", *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch   2/"):
+            process.send_signal(signal.SIGINT)
+            break
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    state = torch.load(tmp_path / "run" / STATE_FILE, weights_only=True)
+    assert len(state["history"]) >= 2
+
+    assert main(flags) == 2
+    assert "--resume" in capsys.readouterr().err
+
+    resumed = run_train(*flags, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    state = torch.load(tmp_path / "run" / STATE_FILE, weights_only=True)
+    assert [entry["epoch"] for entry in state["history"]] == list(range(1, EPOCHS + 1))
+    assert read_checkpoint(tmp_path / "weights").card.training.recipe.epochs == EPOCHS
+
+
+def test_two_processes_give_the_loss_curve_of_one(mnist_folder: Path, tmp_path: Path):
+    curves = []
+    for processes in (1, 2):
+        run = tmp_path / f"run-{processes}"
+        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+        command = [
+            sys.executable, "-m", *(launcher if processes > 1 else []), "model.training.train", *FAST,
+            "--data", str(mnist_folder), "--out", str(tmp_path / "weights"),
+            "--run-folder", str(run),
+            "--epochs", "2",
+        ]  # fmt: skip
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr
+        state = torch.load(run / STATE_FILE, weights_only=True)
+        curves.append([(e["train_loss"], e["validation_loss"]) for e in state["history"]])
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
