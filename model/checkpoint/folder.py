@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,10 @@ from model.checkpoint.config import explain
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 ONNX_FILE = "model.onnx"
-SELF_CHECK_FILE = "selfcheck.npz"  # images, and what an engine must make of them
+SELF_CHECK_FILE = "selfcheck.npz"  # inputs, and what an engine must make of them
 EXPLAIN_FILE = "explain.onnx"  # tells where the model looks; takes its arrays from WEIGHTS_FILE
 
+PARTS_FOLDER = "parts/"  # what the modality finds the parts of a sample with
 NOVELTY_PREFIX = "novelty."  # of the novelty head's arrays in WEIGHTS_FILE
 
 
@@ -43,8 +44,9 @@ class Checkpoint:
     card: Card
     weights: bytes  # model.safetensors
     onnx: bytes  # model.onnx
-    explain_onnx: bytes | None = None  # explain.onnx; early checkpoints lack it
-    self_check: bytes | None = None  # selfcheck.npz; early checkpoints lack it
+    self_check: bytes  # selfcheck.npz
+    explain_onnx: bytes | None = None  # explain.onnx; without it there are no explanations
+    parts: Mapping[str, bytes] = field(default_factory=dict)  # file name in parts/ -> content
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -63,18 +65,22 @@ def read_checkpoint(folder: Path) -> Checkpoint:
                 f"{folder / CARD_FILE} is not a valid card: {explain(error)}"
             ) from None
         try:
-            weights, onnx = (
-                _read_verified(folder, name, card) for name in (WEIGHTS_FILE, ONNX_FILE)
+            weights, onnx, self_check = (
+                _read_verified(folder, name, card)
+                for name in (WEIGHTS_FILE, ONNX_FILE, SELF_CHECK_FILE)
             )
-            explain_onnx, self_check = (
-                _read_verified(folder, name, card) if name in card.files else None
-                for name in (EXPLAIN_FILE, SELF_CHECK_FILE)
-            )
+            explains = EXPLAIN_FILE in card.files
+            explain_onnx = _read_verified(folder, EXPLAIN_FILE, card) if explains else None
+            parts = {
+                name.removeprefix(PARTS_FOLDER): _read_verified(folder, name, card)
+                for name in card.files
+                if name.startswith(PARTS_FOLDER)
+            }
         except CheckpointError:
             if _read(folder, CARD_FILE) == raw_card:
                 raise
             continue  # the folder was replaced between two reads: read the new one
-        return Checkpoint(folder, card, weights, onnx, explain_onnx, self_check)
+        return Checkpoint(folder, card, weights, onnx, self_check, explain_onnx, parts)
 
 
 def read_files(checkpoint: Checkpoint) -> dict[str, bytes]:
