@@ -18,7 +18,7 @@ from app.inference.predictor import load_predictor
 from app.settings import Settings
 from model.checkpoint.config import explain
 from model.checkpoint.folder import CheckpointError
-from model.modalities.pillow import ImageError
+from model.modalities import InputError
 
 PURPOSE = "print the digit in each of some image files"
 EXIT_CODES = """\
@@ -175,7 +175,7 @@ def _local(weights: Path | None) -> _Reader:
         for image in images:
             try:
                 outcomes.append(await predictor.predict(image, deadline=math.inf))
-            except (ImageError, EngineError) as error:
+            except (InputError, EngineError) as error:
                 outcomes.append(error)
         return outcomes
 

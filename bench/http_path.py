@@ -103,7 +103,7 @@ def stages() -> dict[str, list[float]]:
     settings = Settings()
     predictor = load(settings)
     picture = decode(image, settings.max_pixels)
-    spec = predictor.card.preprocessing
+    spec = predictor.card.input
     pixels = prepare(picture, spec)
     calls: dict[str, Callable[[], object]] = {
         "form parsed": lambda: plain_form(body, BOUNDARY.encode(), FIELD, 10_000),

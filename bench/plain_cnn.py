@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from model.checkpoint.config import Preprocessing
 from model.data.labelled import DatasetError, LabelledImages
 from model.data.mnist import load_mnist
+from model.modalities.digits.modality import SPEC
 from model.modalities.digits.robustness import accuracies, table
 from model.modalities.digits.synthetic.mnist_c import Images
 from model.network.device import DeviceError, find_device
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     right = (read(network, mnist.test.images) == mnist.test.labels).mean()
     print(f"test set, uncorrupted: {right:.2%}", flush=True)
     readers = {"plain CNN": lambda images: read(network, images)}
-    print(table(dict(accuracies(readers, mnist.test, Preprocessing()))))
+    print(table(dict(accuracies(readers, mnist.test, SPEC))))
     return 0
 
 

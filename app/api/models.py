@@ -21,7 +21,8 @@ from model.checkpoint.card import (
     NoveltyFigures,
     TrainingRecord,
 )
-from model.checkpoint.config import PerceiverConfig, Preprocessing, TrainConfig
+from model.checkpoint.config import PerceiverConfig, TrainConfig
+from model.modalities.digits.modality import SPEC
 from model.modalities.pillow import FORMATS
 
 router = APIRouter(tags=["metadata"])
@@ -50,7 +51,7 @@ EXAMPLE = MetadataAnswer(
         parameters=1_000_000,
         model=PerceiverConfig(),
         labels=tuple("0123456789"),
-        preprocessing=Preprocessing(),
+        inputs=(SPEC,),
         calibration=Calibration(temperature=1.4, sharpness=1.8),
         metrics={"validation": _FIGURES, "test": _FIGURES},
         novelty=NoveltyFigures(validation_false_alarms=0.01, test_false_alarms=0.012),

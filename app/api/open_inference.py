@@ -17,7 +17,7 @@ from app.api import health
 from app.gate import bodies as uploads
 from app.gate.service import Service
 from app.inference.engines import EngineError
-from app.inference.predictor import Prediction, Predictor, Timing
+from app.inference.predictor import Classification, Predictor, Timing
 from app.wire.answers import (
     InferAnswer,
     InferLive,
@@ -51,7 +51,7 @@ from app.wire.problems import (
 )
 from app.wire.tensors import Inputs, Reader, TensorSpec, TooLargeError, WireError, write
 from model.checkpoint.card import Card
-from model.modalities.pillow import ImageError
+from model.modalities import InputError
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -351,9 +351,9 @@ async def _aside(size: int, work: Callable[[], T]) -> T:
 
 async def _predict(
     predictor: Predictor, inputs: Inputs, max_bytes: int, deadline: float
-) -> list[Prediction]:
+) -> list[Classification]:
     ((name, values),) = inputs.tensors.items()
-    outcomes: Sequence[Prediction | ImageError | EngineError]
+    outcomes: Sequence[Classification | InputError | EngineError]
     if isinstance(values, list):
         for index, picture in enumerate(values):
             if len(picture) > max_bytes:
@@ -365,9 +365,9 @@ async def _predict(
         config = predictor.card.model
         shape = (len(values), config.num_channels, *config.input_shape)
         outcomes = await predictor.predict_arrays(list(values.reshape(shape)), deadline)
-    predictions: list[Prediction] = []
+    predictions: list[Classification] = []
     for index, outcome in enumerate(outcomes):
-        if isinstance(outcome, ImageError):
+        if isinstance(outcome, InputError):
             raise RequestError(kind_of(outcome), f"{name} {index}: {outcome}")
         if isinstance(outcome, EngineError):
             raise outcome
@@ -375,8 +375,8 @@ async def _predict(
     return predictions
 
 
-def _arrays(predictions: Sequence[Prediction]) -> dict[str, NDArray[Any]]:
-    digits = [NO_DIGIT if p.digit is None else p.digit for p in predictions]
+def _arrays(predictions: Sequence[Classification]) -> dict[str, NDArray[Any]]:
+    digits = [NO_DIGIT if p.numbers["digit"] is None else p.numbers["digit"] for p in predictions]
     return {
         "probabilities": np.array([p.probabilities for p in predictions]),
         "digit": np.array(digits),

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from app.gate import bodies as uploads
 from app.gate.direct import PATH, predict_json
 from app.gate.service import Service
-from app.inference.predictor import Prediction, Timing
+from app.inference.predictor import Classification, Timing
 from app.wire.answers import BatchAnswer, ItemError, PredictAnswer, Reading
 from app.wire.openapi import (
     BINARY,
@@ -100,14 +100,14 @@ async def predict_batch(request: Request) -> Response:
     outcomes = iter(await uploads.unless_gone(request.receive, work))
     results = [file if isinstance(file, RequestError) else next(outcomes) for file in files]
     request.state.timing = Timing.slowest(
-        result.timing for result in results if isinstance(result, Prediction)
+        result.timing for result in results if isinstance(result, Classification)
     )
     answer = BatchAnswer.model_construct(
         model=predictor.card.name,
         version=predictor.card.version,
         predictions=[
             Reading.of(result)
-            if isinstance(result, Prediction)
+            if isinstance(result, Classification)
             else ItemError(error=describe(result, f"/predict/batch#{index}"))
             for index, result in enumerate(results)
         ],

@@ -4,11 +4,11 @@ from fastapi import APIRouter, Request, Response
 
 from app.gate import bodies as uploads
 from app.gate.service import Service
-from app.inference.reader import read_number
+from app.inference.reader import read as read_parts
 from app.wire.answers import ReadAnswer
 from app.wire.openapi import HEADERS, IMAGE_BODY, IMAGE_ERRORS, REQUEST_ID_PARAMETER, errors
-from app.wire.problems import TOO_MANY_MARKS
-from model.modalities.digits.reading.segment import MOST_MARKS
+from app.wire.problems import NO_PARTS, TOO_MANY_MARKS, RequestError
+from model.modalities.digits.reading.marks import MOST_MARKS
 
 router = APIRouter(tags=["predict"])
 
@@ -23,6 +23,7 @@ router = APIRouter(tags=["predict"])
             "/read",
             {
                 **IMAGE_ERRORS,
+                NO_PARTS: "mine reads one thing in a picture",
                 TOO_MANY_MARKS: f"the picture shows more than {MOST_MARKS} separate marks: "
                 "send the number alone",
             },
@@ -39,7 +40,9 @@ async def read(request: Request) -> Response:
     service = Service.of(request)
     predictor = service.predictor
     image = await uploads.read_image(request, service.settings)
-    work = read_number(predictor, image, service.settings.max_pixels, service.deadline())
+    if predictor.find_parts is None:
+        raise RequestError(NO_PARTS, f"{predictor.card.name} reads one thing in a picture")
+    work = read_parts(predictor, predictor.find_parts, image, service.deadline())
     number = await uploads.unless_gone(request.receive, work)
     request.state.timing = number.timing
     answer = ReadAnswer.of_number(number, predictor.card)

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.inference.explainer import Explanation
-from app.inference.predictor import Prediction
-from app.inference.reader import Number
+from app.inference.predictor import Classification
+from app.inference.reader import Reading as PlacedReading
 from app.wire.problems import Problem
 from model.checkpoint.card import Card
 
@@ -64,10 +64,10 @@ class Reading(BaseModel):
     )
 
     @classmethod
-    def of(cls, prediction: Prediction) -> "Reading":
+    def of(cls, prediction: Classification) -> "Reading":
         """As the answer tells it."""
         return cls.model_construct(
-            digit=prediction.digit,
+            digit=prediction.numbers["digit"],
             label=prediction.label,
             confidence=prediction.confidence,
             probabilities=list(prediction.probabilities),
@@ -87,7 +87,7 @@ class PredictAnswer(_FromModel, Reading):
     model_config = ConfigDict(json_schema_extra={"example": {**_SEVEN, **_MODEL}})
 
     @classmethod
-    def of_model(cls, prediction: Prediction, card: Card) -> "PredictAnswer":
+    def of_model(cls, prediction: Classification, card: Card) -> "PredictAnswer":
         """As the answer tells it, with the model's name."""
         reading = dict(Reading.of(prediction))
         return cls.model_construct(**reading, model=card.name, version=card.version)
@@ -159,7 +159,7 @@ class ExplainAnswer(PredictAnswer):
         ]
         return cls.model_construct(
             **dict(PredictAnswer.of_model(explanation.prediction, card)),
-            input=explanation.pixels[0].tolist(),
+            input=explanation.values[0].tolist(),
             attention=Attention.model_construct(
                 grid=list(maps.grid), mean=_rows(maps.attention.mean(axis=(0, 1))), blocks=blocks
             ),
@@ -233,13 +233,13 @@ class ReadAnswer(_FromModel):
     lines: list[ReadLine] = Field(description="top to bottom; empty where no digits are found")
 
     @classmethod
-    def of_number(cls, number: Number, card: Card) -> "ReadAnswer":
+    def of_number(cls, number: PlacedReading, card: Card) -> "ReadAnswer":
         """As the answer tells it."""
         lines = []
         for line in number.lines:
             digits = [
                 BoxedReading.model_construct(
-                    **dict(Reading.of(digit.prediction)),
+                    **dict(Reading.of(digit.classification)),
                     box=Box.of(digit.box),
                 )
                 for digit in line

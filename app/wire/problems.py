@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+import model.modalities as inputs
 from app.inference import batcher, engines
-from model.modalities import pillow as images
-from model.modalities.digits.reading.segment import TooManyMarksError
+from model.modalities import pillow
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -83,6 +83,7 @@ NOT_FOUND = Kind("not-found", 404, "No such page", "See /docs for what there is.
 MODEL_NOT_FOUND = Kind(
     "model-not-found", 404, "No such model or version", "See /metadata for the one that is served."
 )
+NO_PARTS = Kind("no-parts", 404, "This model reads one thing in a picture", "Ask /predict.")
 METHOD_NOT_ALLOWED = Kind(
     "method-not-allowed", 405, "Method not allowed", "Use a method of the Allow header."
 )
@@ -112,7 +113,7 @@ UNSUPPORTED_ENCODING = Kind(
     "Send the body as it is, or compressed by gzip or deflate.",
 )
 UNSUPPORTED_IMAGE = Kind(
-    "unsupported-image", 415, "Not an image type we read", f"Send {', '.join(images.FORMATS)}."
+    "unsupported-image", 415, "Not an image type we read", f"Send {', '.join(pillow.FORMATS)}."
 )
 UNREADABLE_IMAGE = Kind(
     "unreadable-image", 422, "The image can't be decoded", "Check that the file is whole."
@@ -145,12 +146,12 @@ DEADLINE_EXCEEDED = Kind("deadline-exceeded", 504, "No answer in time", "Try aga
 KINDS = {kind.slug: kind for kind in globals().copy().values() if isinstance(kind, Kind)}
 
 _KIND_OF_ERROR: Mapping[type[Exception], Kind] = {
-    images.EmptyImageError: EMPTY_IMAGE,
-    images.UnsupportedImageError: UNSUPPORTED_IMAGE,
-    images.TooManyPixelsError: TOO_MANY_PIXELS,
-    images.UnreadableImageError: UNREADABLE_IMAGE,
+    inputs.EmptyInputError: EMPTY_IMAGE,
+    inputs.UnsupportedInputError: UNSUPPORTED_IMAGE,
+    inputs.InputTooLargeError: TOO_MANY_PIXELS,
+    inputs.UnreadableInputError: UNREADABLE_IMAGE,
     engines.NoExplanationsError: NO_EXPLANATIONS,
-    TooManyMarksError: TOO_MANY_MARKS,
+    inputs.TooManyPartsError: TOO_MANY_MARKS,
     batcher.QueueFullError: QUEUE_FULL,
     batcher.ClosedError: NOT_READY,
     batcher.DeadlineExceededError: DEADLINE_EXCEEDED,
@@ -224,9 +225,8 @@ async def handle(request: Request, error: Exception) -> Response:
 
 
 HANDLED = (
-    TooManyMarksError,
     engines.NoExplanationsError,
-    images.ImageError,
+    inputs.InputError,
     batcher.BatcherError,
     RequestError,
     HTTPException,

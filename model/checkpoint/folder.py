@@ -26,6 +26,7 @@ CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 ONNX_FILE = "model.onnx"
 SELF_CHECK_FILE = "selfcheck.npz"  # inputs, and what an engine must make of them
+SELF_CHECK_PREFIX = "input."  # of the inputs' names in there
 EXPLAIN_FILE = "explain.onnx"  # tells where the model looks; takes its arrays from WEIGHTS_FILE
 
 PARTS_FOLDER = "parts/"  # what the modality finds the parts of a sample with

@@ -58,6 +58,23 @@ class Limits:
     pixels: int
 
 
+@dataclass(frozen=True)
+class LabelNumber:
+    """A whole number that a label stands for, told in answers beside it.
+
+    Attributes:
+        description: for people.
+        minimum: of the number.
+        maximum: of the number.
+        of: label -> its number, none for a label that is no number.
+    """
+
+    description: str
+    minimum: int
+    maximum: int
+    of: Callable[[str], int | None]
+
+
 class Modality(Protocol[Sample]):
     """A kind of input.
 
@@ -67,6 +84,7 @@ class Modality(Protocol[Sample]):
         media_types: that an upload may have; `*` as subtype is any.
         formats: of files that it reads, as people call them.
         note: what a person who uploads should know, in one sentence.
+        numbers: that labels stand for, by their names in answers.
     """
 
     name: str
@@ -74,6 +92,7 @@ class Modality(Protocol[Sample]):
     media_types: tuple[str, ...]
     formats: tuple[str, ...]
     note: str
+    numbers: Mapping[str, LabelNumber]
 
     def decode(self, content: bytes, limits: Limits) -> Sample:
         """Reads a whole file.
@@ -87,9 +106,7 @@ class Modality(Protocol[Sample]):
         """Whether decoding takes less time than handing the file to another thread."""
         ...
 
-    def choose_spec(
-        self, samples: Iterable[Sample], wanted: Mapping[str, JsonValue]
-    ) -> InputSpec:
+    def choose_spec(self, samples: Iterable[Sample], wanted: Mapping[str, JsonValue]) -> InputSpec:
         """The form that fits these samples.
 
         Args:
@@ -99,7 +116,7 @@ class Modality(Protocol[Sample]):
         ...
 
     def prepare(self, sample: Sample, spec: InputSpec) -> NDArray[Any]:
-        """Brings a sample into the network's form (C, *shape), the same for training and service."""
+        """Brings a sample into the network's form (C, *shape)."""
         ...
 
     def picture(self, prepared: NDArray[Any], spec: InputSpec) -> Image.Image:
@@ -108,29 +125,6 @@ class Modality(Protocol[Sample]):
 
     def training(self) -> "Training":
         """What the modality adds to training; imports what that takes."""
-        ...
-
-
-class FoundParts(Protocol):
-    """What may be parts of a sample, before and after the model has read them.
-
-    Attributes:
-        size: width and height of the sample in pixels.
-        inputs: the candidates in the network's form (C, *shape), possibly overlapping.
-    """
-
-    size: tuple[int, int]
-    inputs: Sequence[NDArray[Any]]
-
-    def choose(
-        self, probabilities: NDArray[Any], novelty: NDArray[Any]
-    ) -> list[list["ChosenPart"]]:
-        """The best reading, line by line, each from left to right.
-
-        Args:
-            probabilities: the model's of each candidate (N, classes).
-            novelty: the model's of each candidate (N,).
-        """
         ...
 
 
@@ -145,6 +139,29 @@ class ChosenPart:
 
     index: int
     box: tuple[float, float, float, float]
+
+
+class FoundParts(Protocol):
+    """What may be parts of a sample, before and after the model has read them."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the sample in pixels."""
+        ...
+
+    @property
+    def inputs(self) -> Sequence[NDArray[Any]]:
+        """The candidates in the network's form (C, *shape), possibly overlapping."""
+        ...
+
+    def choose(self, probabilities: NDArray[Any], novelty: NDArray[Any]) -> list[list[ChosenPart]]:
+        """The best reading, line by line, each from left to right.
+
+        Args:
+            probabilities: the model's of each candidate (N, classes).
+            novelty: the model's of each candidate (N,).
+        """
+        ...
 
 
 # A whole file, limits -> what may be its parts; raises InputError.

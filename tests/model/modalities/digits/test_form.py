@@ -8,13 +8,12 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw, ImageOps
 
-from model.checkpoint.config import Preprocessing
 from model.data.mnist import load_mnist
 from model.modalities.digits.form import centre, is_centred_digit, prepare, to_grey
+from model.modalities.digits.modality import SPEC
 from model.modalities.digits.synthetic import unlike as outliers
 from tests.digits import load_digits
 
-SPEC = Preprocessing()
 IMAGES, _ = load_digits()
 
 

@@ -7,8 +7,8 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from model.checkpoint.config import Preprocessing
 from model.modalities.digits.form import prepare
+from model.modalities.digits.modality import SPEC
 from model.modalities.digits.synthetic.user_pictures import MIXED, NUISANCES, make_uploads
 from model.modalities.pillow import load_upright
 from tests.conftest import ROOT
@@ -31,7 +31,7 @@ def test_a_nuisance_does_not_hide_the_digit(name: str, session: onnxruntime.Infe
     count = SLOW.get(name, N)
     files = list(make_uploads(IMAGES[:count], name, seed=0))
     pictures = [load_upright(Image.open(BytesIO(content))) for content in files]
-    inputs = np.stack([prepare(picture, Preprocessing()) for picture in pictures])
+    inputs = np.stack([prepare(picture, SPEC) for picture in pictures])
     (logits,) = session.run(["logits"], {"images": inputs})
     accuracy = (logits.argmax(axis=1) == LABELS[:count]).mean()
     assert accuracy >= (0.8 if name == MIXED else 0.9)
