@@ -31,7 +31,9 @@ LARGEST_DOWNLOAD = 64 * 2**20  # bytes; the largest file has 10 MB
 
 
 def load_mnist(folder: Path | None = None) -> Dataset:
-    """Reads the 60,000 training and 10,000 test images from `folder`, or from the cache, filling it by download where it is empty.
+    """Reads the 60,000 training and 10,000 test images from a folder.
+
+    By default that is the cache, which is filled by download where it is empty.
 
     Raises:
         DatasetError: a file is missing, is not the authors' (by its digest), or no mirror answers.

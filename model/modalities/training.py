@@ -61,8 +61,8 @@ Load = Callable[[Path | None], "Dataset"]
 # Batch (B, C, *shape) float32 in the input's values, options, generator -> the same, changed. The
 # batch is in random order.
 Augment = Callable[["torch.Tensor", Any, "torch.Generator"], "torch.Tensor"]
-# Training samples, spec, options, seed, whether to show progress -> more of them, or none.
-Extra = Callable[["Labelled", "InputSpec", Any, int, bool], "Labelled | None"]
+# Training samples, spec, options, files for finding parts, seed -> more of them, or none.
+Extra = Callable[["Labelled", "InputSpec", Any, Mapping[str, bytes], int], "Labelled | None"]
 # Training samples, spec, options, seed -> what the novelty head learns from.
 Unlike = Callable[["Labelled", "InputSpec", Any, int], NoveltySamples]
 # Checkpoint and data set, seed -> the checkpoint's files for finding parts, by name.

@@ -126,7 +126,11 @@ class Train(Command, cli_prog_name="perceiver train"):
         preset = next(iter(presets)) if chosen.preset is None else chosen.preset
         names: Any = Literal
         told = "; ".join(f"{name}: {preset.description}" for name, preset in presets.items())
-        groups = {"model": PerceiverConfig, "recipe": TrainConfig, "options": training.options}
+        groups: dict[str, type[BaseModel]] = {
+            "model": PerceiverConfig,
+            "recipe": TrainConfig,
+            "options": training.options,
+        }
         command = create_model(
             "Train",
             __base__=cls,

@@ -1,4 +1,4 @@
-"""Number strips made of single digits: what `model.modalities.digits.reading.segment` is measured on, and tuned on.
+"""Number strips made of single digits: the reading of numbers learns and is measured on them.
 
 A strip is a line of digits on paper, as on an envelope, a form or a meter.
 """

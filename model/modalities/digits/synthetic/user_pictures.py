@@ -2,8 +2,8 @@
 
 A digit is redrawn as a smooth line, laid on a sheet, photographed or scanned, and saved. Each
 nuisance of `NUISANCES` is a switch of its own over a plain drawing; `mixed` throws several.
-They measure `model.modalities.digits.form`, and teach the novelty head that such are digits; the classifier
-learns nothing from them.
+They measure the form that pictures are brought into, teach the novelty head that such are digits,
+and let the classifier see training digits as the service meets them.
 """
 
 from collections.abc import Callable, Iterator

@@ -33,11 +33,15 @@ def _augment(
 
 
 def _extra(
-    digits: "Labelled", spec: "InputSpec", options: DigitOptions, seed: int, progress: bool
+    digits: "Labelled",
+    spec: "InputSpec",
+    options: DigitOptions,
+    learned: Mapping[str, bytes],
+    seed: int,
 ) -> "Labelled | None":
     from model.modalities.digits.training.as_served import served_digits
 
-    return served_digits(digits, options.uploads, options.strips, spec, seed, progress)
+    return served_digits(digits, spec, options, learned, seed, progress=True)
 
 
 def _unlike(

@@ -26,11 +26,7 @@ def novelty_samples(digits: Labelled, spec: InputSpec, each: int, seed: int) -> 
     known = digits.inputs[: DIGITS_PER_PICTURE * each]
     images = known[:, 0]
     unlike, unwritten = (
-        [
-            prepare(picture, spec)
-            for kind in kinds
-            for picture in draw(kind, each, images, seed)
-        ]
+        [prepare(picture, spec) for kind in kinds for picture in draw(kind, each, images, seed)]
         for kinds in (TRAINING_KINDS, DIGIT_KINDS)
     )
     uploaded = [
