@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from model.data.labelled import DatasetError, LabelledImages
+from model.data.labelled import DatasetError, Labelled
 from model.data.mnist import load_mnist
 from model.modalities.digits.modality import SPEC
 from model.modalities.digits.robustness import accuracies, table
@@ -47,13 +47,13 @@ class PlainCNN(nn.Sequential):
 
 
 def train(
-    data: LabelledImages, epochs: int, seed: int, device: torch.device, batch_size: int = 128
+    data: Labelled, epochs: int, seed: int, device: torch.device, batch_size: int = 128
 ) -> PlainCNN:
     """Adam at 1e-3 on the images as they are; in evaluation mode in the end."""
     torch.manual_seed(seed)
     network = PlainCNN().to(device)
     optimiser = torch.optim.Adam(network.parameters())
-    images = torch.tensor(data.images).to(device)
+    images = torch.tensor(data.inputs).to(device)
     labels = torch.tensor(data.labels).to(device)
     for epoch in range(epochs):
         order = torch.randperm(len(labels)).split(batch_size)
@@ -66,7 +66,7 @@ def train(
 
 
 def read(network: PlainCNN, images: Images) -> NDArray[np.int64]:
-    """Images (N, 28, 28) -> the most probable classes (N,)."""
+    """Images (N, 1, 28, 28) -> the most probable classes (N,)."""
     device = next(network.parameters()).device
     with torch.inference_mode():
         classes = [
@@ -87,7 +87,7 @@ def load(folder: Path) -> PlainCNN | None:
 
 
 def _inputs(images: Tensor) -> Tensor:
-    return images[:, None].float() / 255
+    return images.float() / 255
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     network = train(mnist.train, options.epochs, options.seed, device)
     options.out.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(network.state_dict(), options.out / WEIGHTS_FILE)
-    right = (read(network, mnist.test.images) == mnist.test.labels).mean()
+    right = (read(network, mnist.test.inputs) == mnist.test.labels).mean()
     print(f"test set, uncorrupted: {right:.2%}", flush=True)
     readers = {"plain CNN": lambda images: read(network, images)}
     print(table(dict(accuracies(readers, mnist.test, SPEC))))

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from model.checkpoint.card import Card
 from model.checkpoint.config import explain
+from model.errors import UserError
 
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -33,7 +34,7 @@ PARTS_FOLDER = "parts/"  # what the modality finds the parts of a sample with
 NOVELTY_PREFIX = "novelty."  # of the novelty head's arrays in WEIGHTS_FILE
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """The folder holds no usable checkpoint; the message says why."""
 
 
