@@ -101,7 +101,7 @@ class Preprocessing(_Config):
     std: float = Field(0.3081, gt=0, description="divided by in the end: MNIST's deviation")
 
 
-def explain(error: ValidationError) -> str:
+def validation_sentence(error: ValidationError) -> str:
     """One sentence that names each wrong field and what is wrong with it."""
     return "; ".join(
         f"{'.'.join(map(str, problem['loc'])) or error.title}: {problem['msg']}"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from model.checkpoint.card import Card
-from model.checkpoint.config import explain
+from model.checkpoint.config import validation_sentence
 
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -60,7 +60,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             card = Card.model_validate_json(raw_card)
         except ValidationError as error:
             raise CheckpointError(
-                f"{folder / CARD_FILE} is not a valid card: {explain(error)}"
+                f"{folder / CARD_FILE} is not a valid card: {validation_sentence(error)}"
             ) from None
         try:
             weights, onnx = (

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from model.checkpoint.card import TrainingRecord
-from model.checkpoint.config import Preprocessing, TrainConfig, explain
+from model.checkpoint.config import Preprocessing, TrainConfig, validation_sentence
 from model.checkpoint.folder import (
     CheckpointError,
     check_replaceable,
@@ -204,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         train(parse_options(argv))
     except ValidationError as error:
-        print(f"perceiver train: {explain(error)}", file=sys.stderr)
+        print(f"perceiver train: {validation_sentence(error)}", file=sys.stderr)
         return 2
     except (TrainError, DatasetError, DeviceError, CheckpointError) as error:
         print(f"perceiver train: {error}", file=sys.stderr)
