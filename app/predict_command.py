@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from app.inference.engines import EngineError
 from app.inference.predictor import load_predictor
 from app.settings import Settings
-from model.checkpoint.config import explain
+from model.checkpoint.config import validation_sentence
 from model.checkpoint.folder import CheckpointError
 from model.modalities import InputError
 
@@ -164,7 +164,7 @@ def _local(weights: Path | None) -> _Reader:
     try:
         settings = Settings(weights=weights) if weights else Settings()
     except ValidationError as error:
-        raise _RefusalError(explain(error), NOTHING_TO_DO) from None
+        raise _RefusalError(validation_sentence(error), NOTHING_TO_DO) from None
     try:
         predictor = load_predictor(settings)
     except (CheckpointError, EngineError) as error:

@@ -27,9 +27,8 @@ from app.inference.engines import EngineName, Outputs
 from app.inference.predictor import Predictor
 from app.server.worker import Server
 from app.settings import Settings
-from bench.load import BOUNDARY, SAMPLE, closed_loop, form_call, wait_for_answer
-from bench.machine import ROOT, report, spread
-from bench.peers import free_port
+from bench.tools.load import BOUNDARY, SAMPLE, closed_loop, form_call, free_port, wait_for_answer
+from bench.tools.machine import ROOT, report, spread
 from model.checkpoint.folder import Checkpoint, read_checkpoint
 from model.modalities.digits.form import prepare
 from model.modalities.pillow import decode

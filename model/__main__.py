@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import CliPositionalArg
 
 from model.checkpoint.card import VERSION_PATTERN
-from model.checkpoint.config import explain
+from model.checkpoint.config import validation_sentence
 from model.errors import UserError
 from model.training.options import Command, Train
 
@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command.parse(rest).run()
     except ValidationError as error:
-        sentence = explain(error)
+        sentence = validation_sentence(error)
     except UserError as error:
         sentence = str(error)
     except ModuleNotFoundError as error:

@@ -6,13 +6,12 @@ import functools
 import logging
 import math
 import os
-import shutil
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Generator
-from multiprocessing.connection import Connection as Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,16 +20,16 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.gate.direct import Direct
-from app.gate.service import UNUSABLE, Candidate, Lifespan, Service, create_service
+from app.gate.service import Lifespan, Service, create_service
 from app.inference.predictor import load_predictor
 from app.server.connections import KEEP_ALIVE_S, ConnectionLimits, limited, sweep
+from app.server.control import Order, Report, WorkerEnd
 from app.settings import Settings
 from app.telemetry.logs import configuration
-from app.wire.problems import RELOAD_FAILED, RequestError
+from app.wire.problems import RequestError
 from model.checkpoint.folder import Checkpoint
 
 FAILURE = 1
-HEARTBEAT_S = 1.0
 # A request on its way over a connection that was taken still gets its answer.
 LINGER_S = 0.5
 # The event loop takes one connection per listening descriptor and turn, and under overload its
@@ -211,7 +210,7 @@ def serve_under_supervisor(
     settings: Settings,
     checkpoint: Checkpoint,
     listener: socket.socket,
-    pipe: Pipe,
+    pipe: "Connection[Report, Order]",
     metrics_folder: Path,
 ) -> None:
     """Serves in this process, as one of several.
@@ -226,83 +225,6 @@ def serve_under_supervisor(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C, which the supervisor gets
     load = functools.partial(load_predictor, checkpoint=checkpoint)
     service = create_service(settings, load, metrics_folder)
-    control = _Control(service, pipe, metrics_folder)
-    server = Server(settings, service, lambda: control.start(server), supervised=True)
+    control = WorkerEnd(service, pipe, metrics_folder)
+    server = Server(settings, service, lambda: control.start(server.drain), supervised=True)
     server.serve_on(listener)
-
-
-class _Control:
-    """A worker's end of the pipe.
-
-    The supervisor sends ("prepare", checkpoint), then ("commit",) or ("drop",), which are answered
-    by ("done", None or what is wrong); and ("reloaded", the same) to the worker that asked for it
-    by ("reload",). Between, ("alive",) tells that this process can answer.
-    """
-
-    def __init__(self, service: Service, pipe: Pipe, metrics_folder: Path) -> None:
-        self._service = service
-        self._pipe = pipe
-        self._metrics_folder = metrics_folder
-        self._candidate: Candidate | None = None
-        self._reloaded: asyncio.Future[str | None] | None = None
-
-    def start(self, server: Server) -> None:
-        """Tells that the worker is ready, and listens from now on in a thread."""
-        self._loop = asyncio.get_running_loop()
-        self._service.reload = self._ask_for_reload
-        self._beating = self._loop.create_task(self._beat())
-        threading.Thread(target=self._listen, args=(server,), daemon=True).start()
-
-    async def _beat(self) -> None:
-        while True:
-            if not self._service.predictor.stuck():
-                self._send("alive", None)
-            await asyncio.sleep(HEARTBEAT_S)
-
-    async def _ask_for_reload(self) -> None:
-        if self._reloaded is None:
-            self._reloaded = self._loop.create_future()
-            self._send("reload", None)
-        wrong = await asyncio.shield(self._reloaded)
-        if wrong is not None:
-            raise RequestError(RELOAD_FAILED, wrong)
-
-    def _listen(self, server: Server) -> None:
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                self._obey(*self._pipe.recv())
-        # Without a supervisor nobody would stop this worker, or remove what it shares.
-        shutil.rmtree(self._metrics_folder, ignore_errors=True)
-        self._loop.call_soon_threadsafe(server.drain)
-
-    def _obey(self, order: str, argument: Any) -> None:
-        if order == "prepare":
-            load = functools.partial(load_predictor, checkpoint=argument)
-            try:
-                self._candidate = self._service.prepare(load)
-            except UNUSABLE as error:
-                self._send("done", str(error))
-            else:
-                self._send("done", None)
-        elif order == "commit":
-            self._loop.call_soon_threadsafe(self._commit)
-        elif order == "drop":
-            self._candidate = None
-            self._send("done", None)
-        elif order == "reloaded":
-            self._loop.call_soon_threadsafe(self._tell, argument)
-
-    def _commit(self) -> None:
-        if self._candidate is not None:
-            self._service.put_in_place(self._candidate)
-        self._candidate = None
-        self._send("done", None)
-
-    def _tell(self, wrong: str | None) -> None:
-        if self._reloaded is not None:
-            self._reloaded.set_result(wrong)
-        self._reloaded = None
-
-    def _send(self, message: str, argument: str | None) -> None:
-        with contextlib.suppress(OSError):  # the supervisor has gone, see `_listen`
-            self._pipe.send((message, argument))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FailFast, Field, NonNegativeInt, ValidationError
 
-from model.checkpoint.config import explain
+from model.checkpoint.config import validation_sentence
 
 Datatype = Literal["UINT8", "BYTES", "FP32", "INT64"]
 Values = NDArray[np.uint8] | list[bytes]
@@ -163,7 +163,7 @@ class Reader:
         try:
             return _Request.model_validate_json(text)
         except ValidationError as error:
-            raise WireError(f"not an inference request: {explain(error)}") from None
+            raise WireError(f"not an inference request: {validation_sentence(error)}") from None
 
     def _values(self, given: _Input, spec: TensorSpec, blob: memoryview | None) -> Values:
         name = repr(spec.name)

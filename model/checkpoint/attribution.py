@@ -57,7 +57,9 @@ def occlusion(
     """
     shape = sample.shape[1:]
     starts = product(*(range(STRIDE - PATCH, length, STRIDE) for length in shape))
-    patches = [(..., *(slice(max(0, at), at + PATCH) for at in start)) for start in starts]
+    patches: list[Any] = [
+        (..., *(slice(max(0, at), at + PATCH) for at in start)) for start in starts
+    ]
     patches = [patch for patch in patches if sample[patch].any()]
     samples = np.repeat(sample[None], 1 + len(patches), axis=0)
     for occluded, patch in zip(samples[1:], patches, strict=True):

@@ -67,7 +67,7 @@ class TrainConfig(_Config):
     )
 
 
-def explain(error: ValidationError) -> str:
+def validation_sentence(error: ValidationError) -> str:
     """One sentence that names each wrong field and what is wrong with it."""
     return "; ".join(
         f"{'.'.join(map(str, problem['loc'])) or error.title}: {problem['msg']}"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from model.checkpoint.card import Card
-from model.checkpoint.config import explain
+from model.checkpoint.config import validation_sentence
 from model.errors import UserError
 
 CARD_FILE = "card.json"
@@ -64,7 +64,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             card = Card.model_validate_json(raw_card)
         except ValidationError as error:
             raise CheckpointError(
-                f"{folder / CARD_FILE} is not a valid card: {explain(error)}"
+                f"{folder / CARD_FILE} is not a valid card: {validation_sentence(error)}"
             ) from None
         try:
             weights, onnx, self_check = (

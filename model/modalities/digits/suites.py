@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import mannwhitneyu
 
-from bench import plain_cnn as cnn
 from model.errors import UserError
 from model.evaluation.suite import Report, Subject, Suite
 from model.modalities.digits import robustness
@@ -34,14 +33,8 @@ UNLIKE_EACH = 500
 
 
 def corruptions(subject: Subject) -> Report:
-    """MNIST's test images under the fifteen corruptions, beside a plain CNN's where one is kept.
-
-    `python -m bench.plain_cnn` trains that one.
-    """
-    readers: dict[str, robustness.Reader] = {subject.card.name: subject.read}
-    plain = cnn.load(cnn.DEFAULT_FOLDER)
-    if plain is not None:
-        readers["plain CNN"] = lambda images: cnn.read(plain, images)
+    """MNIST's test images under the fifteen corruptions of MNIST-C."""
+    readers = {subject.card.name: subject.read}
     measured = dict(robustness.accuracies(readers, subject.dataset.test, subject.card.input))
     figures = {
         name: {who: vars(accuracy) for who, accuracy in row.items()}
