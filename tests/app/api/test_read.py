@@ -8,15 +8,16 @@ import pytest
 from PIL import Image
 
 from model.checkpoint.folder import Checkpoint, read_files, write_checkpoint
-from model.data.labelled import LabelledImages
+from model.data.labelled import Labelled
 from model.modalities.digits.synthetic.strips import STYLES, Strip, write
 from tests.app.api.test_bad_requests import assert_problem
 from tests.app.api.test_predict import EXAMPLES
 from tests.conftest import encode, serving
 from tests.digits import load_digits
 
-DIGITS = LabelledImages(*load_digits())
-CLEAR = LabelledImages(np.stack(EXAMPLES), np.arange(10))
+IMAGES, LABELS = load_digits()
+DIGITS = Labelled(IMAGES[:, None], LABELS)
+CLEAR = Labelled(np.stack(EXAMPLES)[:, None], np.arange(10))
 
 
 def read(client: httpx.Client, picture: Image.Image, kind: str = "PNG", **options: object) -> dict:
@@ -26,7 +27,7 @@ def read(client: httpx.Client, picture: Image.Image, kind: str = "PNG", **option
     return response.json()
 
 
-def strips(style: str, count: int, length: int, digits: LabelledImages = DIGITS) -> list[Strip]:
+def strips(style: str, count: int, length: int, digits: Labelled = DIGITS) -> list[Strip]:
     random = np.random.default_rng(7)
     return [write(digits, length, STYLES[style], random) for _ in range(count)]
 
