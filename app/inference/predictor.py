@@ -6,15 +6,15 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.inference import batcher
 from app.inference.batcher import Batcher, DeadlineExceededError
 from app.inference.engines import Engine, EngineError, create_engine, prove
 from app.settings import Settings
-from app.telemetry.metrics import Metrics
 from model.checkpoint.card import Card
 from model.checkpoint.folder import Checkpoint, read_checkpoint
 from model.modalities.digits.form import prepare
@@ -62,6 +62,14 @@ class Prediction(NamedTuple):
         return int(self.label) if len(self.label) == 1 and self.label in "0123456789" else None
 
 
+class Observer(batcher.Observer, Protocol):
+    """Is told, on the event loop, what a predictor and its batcher do."""
+
+    def prediction(self, prediction: Prediction) -> None:
+        """An image was read."""
+        ...
+
+
 _Output = tuple[list[float], float]  # probabilities, novelty
 
 
@@ -82,7 +90,7 @@ class Predictor:
         self.engine = engine
         self._max_pixels = settings.max_pixels
         self._undecoded = 0
-        self._metrics: Metrics | None = None
+        self._observer: Observer | None = None
         self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decoder")
         self._batcher = Batcher(
             self._outputs,
@@ -160,10 +168,10 @@ class Predictor:
         (result,) = await self._in_decoders(function, [given], deadline)
         return result
 
-    def observe(self, metrics: Metrics) -> None:
-        """Counts there what it does from now on."""
-        self._metrics = metrics
-        self._batcher.observer = metrics
+    def observe(self, observer: Observer) -> None:
+        """Tells the observer what it does from now on."""
+        self._observer = observer
+        self._batcher.observer = observer
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         """Computes batches of empty images, so that the first request finds all in place.
@@ -232,8 +240,8 @@ class Predictor:
                 continue
             timing = Timing(item.decode_s, item.preprocess_s, outcome.queue_s, outcome.run_s)
             prediction = self._prediction(outcome.value, timing)
-            if self._metrics:
-                self._metrics.prediction(prediction)
+            if self._observer:
+                self._observer.prediction(prediction)
             results.append(prediction)
         return results
 

@@ -12,22 +12,25 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.gate.direct import Direct
-from app.gate.service import UNUSABLE, Candidate, Lifespan, Service, create_service
+from app.gate.reload import UNUSABLE, Replacement, prepare, put_in_place
+from app.gate.service import Service
 from app.inference.predictor import load_predictor
 from app.server.connections import KEEP_ALIVE_S, ConnectionLimits, limited, sweep
 from app.settings import Settings
 from app.telemetry.logs import configuration
 from app.wire.problems import RELOAD_FAILED, RequestError
 from model.checkpoint.folder import Checkpoint
+
+if TYPE_CHECKING:
+    from app.application import Application
 
 FAILURE = 1
 HEARTBEAT_S = 1.0
@@ -40,31 +43,6 @@ ACCEPTS = 16
 SWITCH_S = 0.0005
 
 logger = logging.getLogger(__name__)
-
-
-class _Rest:
-    """ASGI: the whole application, made when the service is ready to answer the direct way.
-
-    To import and make it takes as long as all that comes before.
-    """
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._app: ASGIApp | None = None
-
-    def make(self) -> None:
-        """Begins to, in a thread; requests wait for it."""
-        self._making = asyncio.ensure_future(asyncio.to_thread(self._make))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._app is None:
-            self._app = await asyncio.shield(self._making)
-        await self._app(scope, receive, send)
-
-    def _make(self) -> ASGIApp:
-        from app.application import application
-
-        return application(self._service)
 
 
 def descriptors(listener: socket.socket) -> list[socket.socket]:
@@ -84,23 +62,17 @@ class Server(uvicorn.Server):
     second one ends it now. SIGHUP reloads. Under a supervisor only SIGTERM counts, and once.
 
     Args:
-        settings: of the service.
-        service: that answers.
+        app: that answers.
         on_ready: called when connections are accepted.
         supervised: whether a supervisor gets the signals.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        service: Service,
-        on_ready: Callable[[], None],
-        *,
-        supervised: bool,
+        self, app: "Application", on_ready: Callable[[], None], *, supervised: bool
     ) -> None:
-        self._rest = _Rest(service)
+        service, settings = app.service, app.service.settings
         config = uvicorn.Config(
-            Lifespan(Direct(self._rest, service), service),
+            app,
             http=limited(ConnectionLimits.of(settings), service),
             ws="none",
             lifespan="on",
@@ -127,7 +99,6 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
-        self._rest.make()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:  # once a second
@@ -190,18 +161,23 @@ class Server(uvicorn.Server):
         task.add_done_callback(self._reloads.discard)
 
 
-def serve(settings: Settings, listener: socket.socket, on_ready: Callable[[], None]) -> int:
+def serve(
+    settings: Settings,
+    checkpoint: Checkpoint,
+    listener: socket.socket,
+    on_ready: Callable[[], None],
+) -> int:
     """Serves in this process until a signal; the exit code.
 
     Args:
         settings: of the service.
+        checkpoint: to serve first.
         listener: bound to its address.
         on_ready: called when connections are accepted.
     """
-    service = create_service(settings, load_predictor)
     try:
-        server = Server(settings, service, on_ready, supervised=False)
-        server.serve_on(listener)
+        app = _application(settings, checkpoint)
+        Server(app, on_ready, supervised=False).serve_on(listener)
     except SystemExit as stop:  # 0 for a signal during the start; a failure is logged
         return FAILURE if stop.code else 0
     return 0
@@ -224,11 +200,24 @@ def serve_under_supervisor(
         metrics_folder: where the workers share what they count.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C, which the supervisor gets
-    load = functools.partial(load_predictor, checkpoint=checkpoint)
-    service = create_service(settings, load, metrics_folder)
-    control = _Control(service, pipe, metrics_folder)
-    server = Server(settings, service, lambda: control.start(server), supervised=True)
+    app = _application(settings, checkpoint, metrics_folder)
+    control = _Control(app.service, pipe, metrics_folder)
+    server = Server(app, lambda: control.start(server), supervised=True)
     server.serve_on(listener)
+
+
+def _application(
+    settings: Settings, checkpoint: Checkpoint, metrics_folder: Path | None = None
+) -> "Application":
+    """The application, made while its model is loaded in another thread."""
+    loader = ThreadPoolExecutor(1, "loader")
+    predictor = loader.submit(load_predictor, settings, checkpoint)
+    # To import it takes about as long as all that comes before.
+    from app.application import Application, create_service
+
+    app = Application(create_service(settings, load_predictor, metrics_folder), predictor.result)
+    loader.shutdown(wait=False)
+    return app
 
 
 class _Control:
@@ -243,7 +232,7 @@ class _Control:
         self._service = service
         self._pipe = pipe
         self._metrics_folder = metrics_folder
-        self._candidate: Candidate | None = None
+        self._replacement: Replacement | None = None
         self._reloaded: asyncio.Future[str | None] | None = None
 
     def start(self, server: Server) -> None:
@@ -279,7 +268,7 @@ class _Control:
         if order == "prepare":
             load = functools.partial(load_predictor, checkpoint=argument)
             try:
-                self._candidate = self._service.prepare(load)
+                self._replacement = prepare(self._service, load)
             except UNUSABLE as error:
                 self._send("done", str(error))
             else:
@@ -287,15 +276,15 @@ class _Control:
         elif order == "commit":
             self._loop.call_soon_threadsafe(self._commit)
         elif order == "drop":
-            self._candidate = None
+            self._replacement = None
             self._send("done", None)
         elif order == "reloaded":
             self._loop.call_soon_threadsafe(self._tell, argument)
 
     def _commit(self) -> None:
-        if self._candidate is not None:
-            self._service.put_in_place(self._candidate)
-        self._candidate = None
+        if self._replacement is not None:
+            put_in_place(self._service, self._replacement)
+        self._replacement = None
         self._send("done", None)
 
     def _tell(self, wrong: str | None) -> None:
