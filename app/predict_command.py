@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, TypeAlias
 from pydantic import ValidationError
 
 from app.inference.engines import EngineError
-from app.inference.predictor import Prediction, load_predictor
+from app.inference.predictor import Classification, load_predictor
 from app.settings import Settings
 from model.checkpoint.config import validation_sentence
 from model.checkpoint.folder import CheckpointError
 from model.modalities import InputError
 
 if TYPE_CHECKING:  # httpx, which it needs, may not be installed
-    from app.client import Prediction as PredictionOfService
+    from app.client import Classification as PredictionOfService
 
 PURPOSE = "print the digit in each of some image files"
 EXIT_CODES = """\
@@ -42,7 +42,7 @@ AT_ONCE = 64  # images in memory
 # Of a prediction, in the JSON that is printed.
 FIELDS = ("digit", "label", "confidence", "probabilities", "recognized", "novelty")
 
-_Outcome: TypeAlias = "Prediction | PredictionOfService | Exception"
+_Outcome: TypeAlias = "Classification | PredictionOfService | Exception"
 _Predict = Callable[[Sequence[bytes]], Sequence[_Outcome]]
 
 

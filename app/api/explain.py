@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
 
-from app.gate import bodies as uploads
+from app.gate.bodies import unless_gone
+from app.gate.forms import read_image
 from app.gate.service import Service
 from app.inference.explainer import MAX_WAITING, Explanation
 from app.wire import explanation_picture
@@ -57,9 +58,9 @@ async def explain(request: Request) -> Response:
     service = Service.of(request)
     explainer = service.explainer
     card = explainer.card
-    image = await uploads.read_image(request, service.settings)
+    image = await read_image(request, service.settings)
     work = explainer.explain(image, service.deadline())
-    explanation = await uploads.unless_gone(request.receive, work)
+    explanation = await unless_gone(request.receive, work)
     request.state.timing = explanation.prediction.timing
     headers = {"Vary": "Accept"}
     if prefers_png(request.headers.get("accept", "")):

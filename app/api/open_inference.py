@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 from app.api import health
-from app.gate import bodies as uploads
+from app.gate.bodies import read_body, unless_gone
 from app.gate.service import Service
 from app.inference.engines import EngineError
 from app.inference.predictor import Classification, Predictor, Timing
@@ -283,7 +283,7 @@ async def infer(request: Request) -> Response:
         now = asyncio.get_running_loop().time()
         deadline = min(deadline, now + inputs.timeout_us / 1e6)
     work = _predict(predictor, inputs, settings.max_bytes, deadline)
-    predictions = await uploads.unless_gone(request.receive, work)
+    predictions = await unless_gone(request.receive, work)
     request.state.timing = Timing.slowest(prediction.timing for prediction in predictions)
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
     if inputs.id is not None:
@@ -317,7 +317,7 @@ async def _read_body(request: Request, max_bytes: int, stall_s: float) -> bytes:
             UNSUPPORTED_ENCODING,
             f"the content encoding is {encoding}; send gzip, deflate or none",
         )
-    body = await uploads.read_body(request, max_bytes, stall_s)
+    body = await read_body(request, max_bytes, stall_s)
     if encoding == "identity":
         return body
     return await _aside(_LARGE, lambda: _inflate(body, encoding, max_bytes))

@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.gate import bodies as uploads
+from app.gate.bodies import unless_gone
+from app.gate.forms import read_image
 from app.gate.service import Service
 from app.inference.reader import read as read_parts
 from app.wire.answers import ReadAnswer
@@ -39,11 +40,11 @@ async def read(request: Request) -> Response:
     """
     service = Service.of(request)
     predictor = service.predictor
-    image = await uploads.read_image(request, service.settings)
+    image = await read_image(request, service.settings)
     if predictor.find_parts is None:
         raise RequestError(NO_PARTS, f"{predictor.card.name} reads one thing in a picture")
     work = read_parts(predictor, predictor.find_parts, image, service.deadline())
-    number = await uploads.unless_gone(request.receive, work)
+    number = await unless_gone(request.receive, work)
     request.state.timing = number.timing
     answer = ReadAnswer.of_number(number, predictor.card)
     return Response(answer.model_dump_json(), media_type="application/json")
