@@ -7,15 +7,23 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api import admin, explain, health, metrics, open_inference, page, predict, read
-from app.api import models as metadata
+from app.api import (
+    admin,
+    explain,
+    health,
+    models,
+    open_inference,
+    page,
+    predict,
+    problem_pages,
+    read,
+)
 from app.gate.gate import Guard, is_open
 from app.gate.service import Lifespan, Service, create_service
 from app.inference.predictor import Predictor, load_predictor
 from app.settings import Settings
 from app.telemetry.requests import Observe
-from app.wire import problems
-from app.wire.openapi import require_keys
+from app.wire import openapi, refusals
 
 DESCRIPTION = """\
 Reads handwritten digits with a Perceiver.
@@ -50,7 +58,7 @@ def application(service: Service) -> FastAPI:
         redoc_url=None,
         static_url="/docs/assets",
         redirect_slashes=False,
-        exception_handlers=dict.fromkeys(problems.HANDLED, problems.handle),
+        exception_handlers=dict.fromkeys(refusals.HANDLED, refusals.handle),
     )
     app.state.service = service
     app.add_middleware(Guard, service=service)
@@ -70,13 +78,11 @@ def application(service: Service) -> FastAPI:
         explain.router,
         read.router,
         health.router,
-        metadata.router,
-        metrics.router,
+        models.router,
+        problem_pages.router,
         open_inference.router,
         page.router,
     ):
         app.include_router(router)
-    if service.keys:
-        require_keys(app.openapi(), is_open)  # the document is made once
-
+    openapi.describe(app, needs_key=lambda path: bool(service.keys) and not is_open(path))
     return app

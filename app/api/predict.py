@@ -6,31 +6,15 @@ from app.gate import bodies as uploads
 from app.gate.direct import PATH, predict_json
 from app.gate.service import Service
 from app.inference.predictor import Prediction, Timing
-from app.wire.answers import BatchAnswer, ItemError, PredictAnswer, Reading
-from app.wire.openapi import (
-    BINARY,
-    HEADERS,
-    IMAGE_BODY,
-    IMAGE_ERRORS,
-    REQUEST_ERRORS,
-    REQUEST_ID_PARAMETER,
-    errors,
-)
-from app.wire.problems import TOO_MANY_BYTES, TOO_MANY_FILES, WRONG_FIELD, RequestError, describe
+from app.wire.answers import BatchAnswer, ItemError, PredictionFields
+from app.wire.contracts import contract
+from app.wire.problems import RequestError
+from app.wire.refusals import describe
 
-router = APIRouter(tags=["predict"])
+router = APIRouter()
 
 
-@router.post(
-    PATH,
-    summary="Read one digit",
-    response_class=Response,
-    responses={
-        200: {"model": PredictAnswer, "description": "What the model reads", "headers": HEADERS},
-        **errors(PATH, IMAGE_ERRORS),
-    },
-    openapi_extra={"parameters": [REQUEST_ID_PARAMETER], "requestBody": IMAGE_BODY},
-)
+@router.post(**contract(PATH))
 async def predict(request: Request) -> Response:
     """The digit in one picture: PNG, JPEG, GIF, BMP, WebP or TIFF, any size, grey or colour."""
     service = Service.of(request)
@@ -42,44 +26,7 @@ async def predict(request: Request) -> Response:
     return Response(predict_json(prediction, predictor.card), media_type="application/json")
 
 
-@router.post(
-    "/predict/batch",
-    summary="Read several digits",
-    response_class=Response,
-    responses={
-        200: {
-            "model": BatchAnswer,
-            "description": "What the model reads in each image, or why it can't",
-            "headers": HEADERS,
-        },
-        **errors(
-            "/predict/batch",
-            {
-                **REQUEST_ERRORS,
-                WRONG_FIELD: "there is a field 'file'; send only 'files'",
-                TOO_MANY_FILES: "more than 64 file(s) in the field 'files'",
-                TOO_MANY_BYTES: "the body has more than 67,108,864 bytes",
-            },
-        ),
-    },
-    openapi_extra={
-        "parameters": [REQUEST_ID_PARAMETER],
-        "requestBody": {
-            "required": True,
-            "content": {
-                uploads.FORM: {
-                    "schema": {
-                        "type": "object",
-                        "required": ["files"],
-                        "properties": {"files": {"type": "array", "items": BINARY, "minItems": 1}},
-                        "additionalProperties": False,
-                    },
-                    "example": {"files": ["7.png", "2.png"]},
-                }
-            },
-        },
-    },
-)
+@router.post(**contract("/predict/batch"))
 async def predict_batch(request: Request) -> Response:
     """The digits in several pictures; one that can't be read has its error in its place."""
     service = Service.of(request)
@@ -106,7 +53,7 @@ async def predict_batch(request: Request) -> Response:
         model=predictor.card.name,
         version=predictor.card.version,
         predictions=[
-            Reading.of(result)
+            PredictionFields.of(result)
             if isinstance(result, Prediction)
             else ItemError(error=describe(result, f"/predict/batch#{index}"))
             for index, result in enumerate(results)

@@ -6,30 +6,12 @@ from app.gate import bodies as uploads
 from app.gate.service import Service
 from app.inference.reader import read_number
 from app.wire.answers import ReadAnswer
-from app.wire.openapi import HEADERS, IMAGE_BODY, IMAGE_ERRORS, REQUEST_ID_PARAMETER, errors
-from app.wire.problems import TOO_MANY_MARKS
-from model.modalities.digits.reading.segment import MOST_MARKS
+from app.wire.contracts import contract
 
-router = APIRouter(tags=["predict"])
+router = APIRouter()
 
 
-@router.post(
-    "/read",
-    summary="Read a number of several digits",
-    response_class=Response,
-    responses={
-        200: {"model": ReadAnswer, "description": "What the picture says", "headers": HEADERS},
-        **errors(
-            "/read",
-            {
-                **IMAGE_ERRORS,
-                TOO_MANY_MARKS: f"the picture shows more than {MOST_MARKS} separate marks: "
-                "send the number alone",
-            },
-        ),
-    },
-    openapi_extra={"parameters": [REQUEST_ID_PARAMETER], "requestBody": IMAGE_BODY},
-)
+@router.post(**contract("/read"))
 async def read(request: Request) -> Response:
     """All digits of a picture, such as a postcode, a phone number or a meter reading.
 

@@ -16,7 +16,7 @@ from app.server.connections import WHOLE
 from app.telemetry.logs import REQUEST_ID
 from app.telemetry.requests import request_id_of, server_timing, tell
 from app.telemetry.traces import parse_traceparent
-from app.wire import problems
+from app.wire import refusals
 from model.checkpoint.card import Card
 
 PATH = "/predict"
@@ -110,11 +110,11 @@ class Direct:
                 fields: list[tuple[bytes, bytes]] = [_JSON, _length(content)]
                 status = 200
             except Exception as error:
-                if not isinstance(error, problems.HANDLED):
+                if not isinstance(error, refusals.HANDLED):
                     logger.exception("a request failed")
-                response = problems.respond(problems.describe(error, PATH))
+                response = refusals.respond(refusals.describe(error, PATH))
                 content, fields = bytes(response.body), response.raw_headers
-                status, reason = response.status_code, problems.kind_of(error).slug
+                status, reason = response.status_code, refusals.kind_of(error).slug
             total = time.perf_counter() - started
             fields += [
                 NOSNIFF,

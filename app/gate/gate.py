@@ -7,7 +7,7 @@ import re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.gate.service import Service
-from app.wire import problems
+from app.wire import problems, refusals
 from app.wire.problems import UPLOADS_FULL, RequestError
 
 # What orchestrators and the page's visitors ask for before they could have a key.
@@ -82,8 +82,8 @@ def _refuse(given: bytes | None) -> ASGIApp:
         else:
             detail, challenge = "the API key is not valid", 'Bearer error="invalid_token"'
         error = RequestError(problems.UNAUTHORIZED, detail)
-        problem = problems.describe(error, problems.instance_of(scope["path"]))
-        response = problems.respond(problem, {"WWW-Authenticate": challenge})
+        problem = refusals.describe(error, refusals.instance_of(scope["path"]))
+        response = refusals.respond(problem, {"WWW-Authenticate": challenge})
         await response(scope, receive, send)
 
     return answer

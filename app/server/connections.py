@@ -20,7 +20,7 @@ from app.gate.service import Service
 from app.inference.batcher import QueueFullError
 from app.settings import Settings
 from app.telemetry.requests import request_id_of, tell
-from app.wire import problems
+from app.wire import problems, refusals
 from app.wire.problems import RequestError
 
 # Extension of a request's scope: its body is here when the application is called, and its answer
@@ -206,9 +206,9 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete:
-            problem = problems.describe(RequestError(kind, detail), "/")
+            problem = refusals.describe(RequestError(kind, detail), "/")
             headers = {"Connection": "close", "X-Request-ID": uuid.uuid4().hex}
-            response = problems.respond(problem, headers)
+            response = refusals.respond(problem, headers)
             head = [b"HTTP/1.1 %d %s" % (kind.status, HTTPStatus(kind.status).phrase.encode())]
             head += [b"%s: %s" % header for header in response.raw_headers]
             self.service.metrics.rejected(kind.slug)
@@ -247,7 +247,7 @@ async def send_whole(
 def _refusal(path: str) -> bytes:
     """The answer to a request for which there is no room; lacks a connection's and a request's."""
     error = QueueFullError("as many images are waiting as may")
-    response = problems.respond(problems.describe(error, path))
+    response = refusals.respond(refusals.describe(error, path))
     head = [b"HTTP/1.1 503 Service Unavailable"]
     head += [b"%s: %s" % header for header in response.raw_headers]
     head += [b"server-timing: total;dur=0.00", b"x-content-type-options: nosniff"]

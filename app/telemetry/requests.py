@@ -14,7 +14,7 @@ from app.inference.predictor import Timing
 from app.telemetry.logs import REQUEST_ID, log_request
 from app.telemetry.metrics import Metrics
 from app.telemetry.traces import TraceContext, parse_traceparent
-from app.wire import problems
+from app.wire import refusals
 
 if TYPE_CHECKING:
     from app.telemetry.spans import Spans
@@ -68,8 +68,8 @@ class Observe:
             logger.exception("a request failed")
             if status:  # half an answer is out: nothing but cutting it off is honest
                 raise
-            problem = problems.describe(error, problems.instance_of(scope["path"]))
-            await problems.respond(problem)(scope, receive, send_with_headers)
+            problem = refusals.describe(error, refusals.instance_of(scope["path"]))
+            await refusals.respond(problem)(scope, receive, send_with_headers)
         finally:
             line = tell(
                 self._metrics,
