@@ -12,8 +12,17 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
-from app.api import admin, explain, health, metrics, open_inference, page, predict, read
-from app.api import models as metadata
+from app.api import (
+    admin,
+    explain,
+    health,
+    models,
+    open_inference,
+    page,
+    predict,
+    problem_pages,
+    read,
+)
 from app.gate.gate import Gate
 from app.gate.keys import Keys, is_open
 from app.gate.reload import UNUSABLE, Reload
@@ -22,8 +31,7 @@ from app.inference.models import Model, Models
 from app.inference.predictor import Predictor, load_predictor
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
-from app.wire import problems
-from app.wire.openapi import require_keys
+from app.wire import openapi, problems, refusals
 
 if TYPE_CHECKING:
     from app.telemetry.spans import Spans
@@ -143,7 +151,7 @@ def routes(service: Service) -> FastAPI:
         static_url="/docs/assets",
         redirect_slashes=False,
         # An error that is none of these is our fault: the gate logs it.
-        exception_handlers=dict.fromkeys((*problems.HANDLED, Exception), problems.handle),
+        exception_handlers=dict.fromkeys((*refusals.HANDLED, Exception), refusals.handle),
     )
     app.state.service = service
     for router in (
@@ -152,27 +160,14 @@ def routes(service: Service) -> FastAPI:
         explain.router,
         read.router,
         health.router,
-        metadata.router,
-        metrics.router,
+        models.router,
+        problem_pages.router,
         open_inference.router,
         page.router,
     ):
         app.include_router(router)
-    if service.keys:
-        _tell_of_keys(app)
+    openapi.describe(app, needs_key=lambda path: bool(service.keys) and not is_open(path))
     return app
-
-
-def _tell_of_keys(app: FastAPI) -> None:
-    """Has the OpenAPI document say that calls need a key."""
-    document = app.openapi
-
-    def with_keys() -> dict[str, Any]:
-        if not app.openapi_schema:
-            require_keys(document(), is_open)  # what is made once, and kept
-        return document()
-
-    app.openapi = with_keys  # type: ignore[method-assign]  # as FastAPI's documentation has it
 
 
 def _cors(settings: Settings) -> Callable[[Any], CORSMiddleware] | None:

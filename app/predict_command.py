@@ -21,7 +21,7 @@ from model.checkpoint.folder import CheckpointError
 from model.modalities import InputError
 
 if TYPE_CHECKING:  # httpx, which it needs, may not be installed
-    from app.client import Classification as PredictionOfService
+    from app.client import Prediction as PredictionOfService
 
 PURPOSE = "print the digit in each of some image files"
 EXIT_CODES = """\

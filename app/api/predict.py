@@ -8,32 +8,16 @@ from app.gate.bodies import content_type, unless_gone, unsupported
 from app.gate.forms import FORM, FormLimits, read_form, read_image
 from app.gate.service import Service
 from app.inference.predictor import Classification, Timing
-from app.wire.answers import BatchAnswer, ItemError, PredictAnswer, Reading
-from app.wire.openapi import (
-    BINARY,
-    HEADERS,
-    IMAGE_BODY,
-    IMAGE_ERRORS,
-    REQUEST_ERRORS,
-    REQUEST_ID_PARAMETER,
-    errors,
-)
-from app.wire.problems import TOO_MANY_BYTES, TOO_MANY_FILES, WRONG_FIELD, RequestError, describe
+from app.wire.answers import BatchAnswer, ItemError, PredictionFields
+from app.wire.contracts import contract
+from app.wire.problems import RequestError
+from app.wire.refusals import describe
 from model.checkpoint.card import Card
 
-router = APIRouter(tags=["predict"])
+router = APIRouter()
 
 
-@router.post(
-    "/predict",
-    summary="Read one digit",
-    response_class=Response,
-    responses={
-        200: {"model": PredictAnswer, "description": "What the model reads", "headers": HEADERS},
-        **errors("/predict", IMAGE_ERRORS),
-    },
-    openapi_extra={"parameters": [REQUEST_ID_PARAMETER], "requestBody": IMAGE_BODY},
-)
+@router.post(**contract("/predict"))
 async def predict(request: Request) -> Response:
     """The digit in one picture: PNG, JPEG, GIF, BMP, WebP or TIFF, any size, grey or colour."""
     service = Service.of(request)
@@ -45,44 +29,7 @@ async def predict(request: Request) -> Response:
     return Response(_json(prediction, predictor.card), media_type="application/json")
 
 
-@router.post(
-    "/predict/batch",
-    summary="Read several digits",
-    response_class=Response,
-    responses={
-        200: {
-            "model": BatchAnswer,
-            "description": "What the model reads in each image, or why it can't",
-            "headers": HEADERS,
-        },
-        **errors(
-            "/predict/batch",
-            {
-                **REQUEST_ERRORS,
-                WRONG_FIELD: "there is a field 'file'; send only 'files'",
-                TOO_MANY_FILES: "more than 64 file(s) in the field 'files'",
-                TOO_MANY_BYTES: "the body has more than 67,108,864 bytes",
-            },
-        ),
-    },
-    openapi_extra={
-        "parameters": [REQUEST_ID_PARAMETER],
-        "requestBody": {
-            "required": True,
-            "content": {
-                FORM: {
-                    "schema": {
-                        "type": "object",
-                        "required": ["files"],
-                        "properties": {"files": {"type": "array", "items": BINARY, "minItems": 1}},
-                        "additionalProperties": False,
-                    },
-                    "example": {"files": ["7.png", "2.png"]},
-                }
-            },
-        },
-    },
-)
+@router.post(**contract("/predict/batch"))
 async def predict_batch(request: Request) -> Response:
     """The digits in several pictures; one that can't be read has its error in its place."""
     service = Service.of(request)
@@ -109,7 +56,7 @@ async def predict_batch(request: Request) -> Response:
         model=predictor.card.name,
         version=predictor.card.version,
         predictions=[
-            Reading.of(result)
+            PredictionFields.of(result)
             if isinstance(result, Classification)
             else ItemError(error=describe(result, f"/predict/batch#{index}"))
             for index, result in enumerate(results)
@@ -120,9 +67,12 @@ async def predict_batch(request: Request) -> Response:
 
 def _json(prediction: Classification, card: Card) -> bytes:
     """A `PredictAnswer` as JSON, in a fraction of the time that making one would take."""
-    digit = prediction.numbers["digit"]
+    numbers = "".join(
+        f'"{name}":{"null" if number is None else number},'
+        for name, number in prediction.numbers.items()
+    )
     return (
-        f'{{"digit":{"null" if digit is None else digit},"label":{quote(prediction.label)},'
+        f'{{{numbers}"label":{quote(prediction.label)},'
         f'"confidence":{prediction.confidence!r},'
         f'"probabilities":[{",".join(map(repr, prediction.probabilities))}],'
         f'"novelty":{prediction.novelty!r},'

@@ -14,7 +14,7 @@ from app.gate.exchange import Exchange
 from app.gate.service import Service
 from app.inference.batcher import QueueFullError
 from app.telemetry.logs import REQUEST_ID
-from app.wire import problems
+from app.wire import refusals
 
 if TYPE_CHECKING:
     from app.telemetry.spans import Spans
@@ -99,10 +99,10 @@ class Gate:
                 raise QueueFullError("as many images are waiting as may")
             return await short_cut.handler(Request(scope, receive))
         except Exception as error:
-            if not isinstance(error, problems.HANDLED):
+            if not isinstance(error, refusals.HANDLED):
                 logger.exception("a request failed")
             return _problem(error, scope)
 
 
 def _problem(error: Exception, scope: Scope) -> Response:
-    return problems.respond(problems.describe(error, problems.instance_of(scope["path"])))
+    return refusals.respond(refusals.describe(error, refusals.instance_of(scope["path"])))

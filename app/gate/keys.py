@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from app.settings import Settings
-from app.wire import problems
+from app.wire import refusals
 from app.wire.problems import UNAUTHORIZED, RequestError
 
 # What orchestrators and the page's visitors ask for before they could have a key.
@@ -80,8 +80,8 @@ def refusal(keys: Keys, scope: Scope) -> Response | None:
     else:
         return None
     error = RequestError(UNAUTHORIZED, detail)
-    problem = problems.describe(error, problems.instance_of(scope["path"]))
-    return problems.respond(problem, {"WWW-Authenticate": challenge})
+    problem = refusals.describe(error, refusals.instance_of(scope["path"]))
+    return refusals.respond(problem, {"WWW-Authenticate": challenge})
 
 
 def _given_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.gate.service import Service
 from app.settings import Settings
-from app.wire import problems
+from app.wire import problems, refusals
 from app.wire.problems import RequestError
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -154,9 +154,9 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete:
-            problem = problems.describe(RequestError(kind, detail), "/")
+            problem = refusals.describe(RequestError(kind, detail), "/")
             headers = {"Connection": "close", "X-Request-ID": uuid.uuid4().hex}
-            response = problems.respond(problem, headers)
+            response = refusals.respond(problem, headers)
             head = [b"HTTP/1.1 %d %s" % (kind.status, HTTPStatus(kind.status).phrase.encode())]
             head += [b"%s: %s" % header for header in response.raw_headers]
             self.service.metrics.rejected(kind.slug)
