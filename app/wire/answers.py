@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.inference.explainer import Explanation
 from app.inference.predictor import Classification
+from app.inference.reader import Reading
 from app.settings import Settings
 from app.wire.problems import Problem
 from model.checkpoint.calibration import Calibration
