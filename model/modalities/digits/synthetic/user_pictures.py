@@ -2,8 +2,8 @@
 
 A digit is redrawn as a smooth line, laid on a sheet, photographed or scanned, and saved. Each
 nuisance of `NUISANCES` is a switch of its own over a plain drawing; `mixed` throws several.
-They measure `model.modalities.digits.form`, and teach the novelty head that such are digits; the classifier
-learns nothing from them.
+Pictures of test digits measure how uploads are read; those of training digits teach the novelty
+head that such are digits, and the classifier where a recipe asks for uploads.
 """
 
 from collections.abc import Callable, Iterator
