@@ -27,9 +27,7 @@ def test_split_parts_the_data_and_is_repeatable(n: int, seed: int, data: st.Data
     assert (again[0].labels == kept.labels).all()
 
 
-@given(
-    st.lists(st.integers(0, 9), min_size=2, max_size=60), st.integers(0, 2**32 - 1), st.data()
-)
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=60), st.integers(0, 2**32 - 1), st.data())
 def test_no_group_is_on_both_sides(groups: list[int], seed: int, data: st.DataObject):
     held_out = data.draw(st.integers(1, len(groups) - 1))
     whole = numbered(len(groups), np.array(groups))

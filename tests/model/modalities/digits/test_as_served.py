@@ -11,7 +11,6 @@ from model.modalities.digits.training.as_served import LONGEST_STRIP, served_dig
 from model.modalities.digits.training.options import DigitOptions
 from tests.digits import load_digits
 
-
 IMAGES, LABELS = load_digits()
 DIGITS = Labelled(IMAGES[:, None], LABELS).take(np.arange(len(LABELS) // 2))
 OPTIONS = DigitOptions(uploads=20, strips=4)
@@ -26,7 +25,7 @@ def test_they_are_as_many_in_form_labelled_and_the_same_again(checkpoint: Checkp
     ink = made.inputs.max(axis=(1, 2, 3))
     assert (ink > 100).all()
     # Digits of one class look alike: each is nearer to the mean of its own class than of others.
-    means = np.stack([IMAGES[LABELS == digit].mean(axis=0) for digit in range(10)]).reshape(10, -1)
+    means = np.stack([IMAGES[digit == LABELS].mean(axis=0) for digit in range(10)]).reshape(10, -1)
     flat = made.inputs.reshape(len(made), -1).astype(np.float64)
     nearest = ((flat[:, None] - means) ** 2).sum(axis=2).argmin(axis=1)
     assert (nearest == made.labels).mean() > 0.6

@@ -79,7 +79,7 @@ def test_the_threshold_is_what_validation_digits_seldom_pass():
         novelty = head(torch.tensor(summaries(validation)))
         of_others = head(torch.tensor(summaries(others)))
     assert (novelty > 0.5).float().mean() == pytest.approx(FALSE_ALARMS, abs=0.0026)
-    assert of_unlike.mean() > novelty.mean()
+    assert of_others.mean() > novelty.mean()
     for name, array in head.state_dict().items():
         assert torch.equal(array, again.state_dict()[name]), name
 
