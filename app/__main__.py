@@ -71,7 +71,7 @@ Ctrl+C stops it.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     try:
         if settings.workers == 1:
-            return serve(settings, listener, greet)
+            return serve(settings, checkpoint, listener, greet)
         # In memory where the system has such a folder: no disk is waited for, or full.
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         with tempfile.TemporaryDirectory(prefix="perceiver-", dir=memory) as folder:

@@ -9,16 +9,19 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import ValidationError
 
 from app.inference.engines import EngineError
-from app.inference.predictor import load_predictor
+from app.inference.predictor import Classification, load_predictor
 from app.settings import Settings
 from model.checkpoint.config import validation_sentence
 from model.checkpoint.folder import CheckpointError
 from model.modalities import InputError
+
+if TYPE_CHECKING:  # httpx, which it needs, may not be installed
+    from app.client import Prediction as PredictionOfService
 
 PURPOSE = "print the digit in each of some image files"
 EXIT_CODES = """\
@@ -36,24 +39,11 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
 AT_ONCE = 64  # images in memory
 
 
-class Reading(Protocol):
-    """What one image says."""
-
-    @property
-    def digit(self) -> int | None: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def confidence(self) -> float: ...
-    @property
-    def probabilities(self) -> Sequence[float]: ...
-    @property
-    def recognized(self) -> bool: ...
-    @property
-    def novelty(self) -> float: ...
-
-
+# Of a prediction, in the JSON that is printed.
 FIELDS = ("digit", "label", "confidence", "probabilities", "recognized", "novelty")
+
+_Outcome: TypeAlias = "Classification | PredictionOfService | Exception"
+_Predict = Callable[[Sequence[bytes]], Sequence[_Outcome]]
 
 
 class _RefusalError(Exception):
@@ -62,10 +52,6 @@ class _RefusalError(Exception):
     def __init__(self, sentence: str, code: int) -> None:
         super().__init__(sentence)
         self.code = code
-
-
-_Outcome = Reading | Exception
-_Reader = Callable[[Sequence[bytes]], Sequence[_Outcome]]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -99,40 +85,41 @@ def main(argv: Sequence[str]) -> int:
     try:
         names = [name for argument in given for name in _expanded(argument)]
         key = options.api_key or os.environ.get("PERCEIVER_API_KEY")
-        read = _remote(options.url, key) if options.url else _local(options.weights)
-        return _print_all(names, read, table)
+        predict = _remote(options.url, key) if options.url else _local(options.weights)
+        return _print_all(names, predict, table)
     except _RefusalError as refusal:
         print(f"perceiver predict: {refusal}", file=sys.stderr)
         return refusal.code
 
 
-def _print_all(names: Sequence[str], read: _Reader, table: bool) -> int:
+def _print_all(names: Sequence[str], predict: _Predict, table: bool) -> int:
     failed = False
     width = max(len(name) for name in names)
     if table:
         print(f"{'image':<{width}}  digit  confidence")
+    for name, outcome in _outcomes(names, predict):
+        if isinstance(outcome, Exception):
+            failed = True
+            print(f"perceiver predict: {name}: {outcome}", file=sys.stderr)
+            if not table:
+                print(json.dumps({"image": name, "error": str(outcome)}))
+        elif table:
+            doubt = "" if outcome.recognized else "  looks like no digit"
+            print(f"{name:<{width}}  {outcome.label:>5}  {outcome.confidence:>10.2%}{doubt}")
+        else:
+            fields = {field: getattr(outcome, field) for field in FIELDS}
+            print(json.dumps({"image": name, **fields}), flush=True)
+    return SOME_FAILED if failed else READ_ALL
+
+
+def _outcomes(names: Sequence[str], predict: _Predict) -> Iterator[tuple[str, _Outcome]]:
+    """Each image's name with its prediction, or with what keeps it from one."""
     for start in range(0, len(names), AT_ONCE):
         part = names[start : start + AT_ONCE]
         contents = [_content(name) for name in part]
-        outcomes = iter(read([content for content in contents if isinstance(content, bytes)]))
+        predictions = iter(predict([each for each in contents if isinstance(each, bytes)]))
         for name, content in zip(part, contents, strict=True):
-            outcome = next(outcomes) if isinstance(content, bytes) else content
-            if isinstance(outcome, Exception):
-                failed = True
-                print(f"perceiver predict: {name}: {outcome}", file=sys.stderr)
-                if not table:
-                    print(json.dumps({"image": name, "error": str(outcome)}))
-            elif table:
-                doubt = "" if outcome.recognized else "  looks like no digit"
-                print(f"{name:<{width}}  {outcome.label:>5}  {outcome.confidence:>10.2%}{doubt}")
-            else:
-                print(
-                    json.dumps(
-                        {"image": name, **{field: getattr(outcome, field) for field in FIELDS}}
-                    ),
-                    flush=True,
-                )
-    return SOME_FAILED if failed else READ_ALL
+            yield name, next(predictions) if isinstance(content, bytes) else content
 
 
 def _expanded(argument: str) -> Iterator[str]:
@@ -159,8 +146,8 @@ def _content(name: str) -> bytes | OSError:
         return OSError(error.strerror or str(error))
 
 
-def _local(weights: Path | None) -> _Reader:
-    """Reads with a checkpoint, in this process."""
+def _local(weights: Path | None) -> _Predict:
+    """Predicts with a checkpoint, in this process."""
     try:
         settings = Settings(weights=weights) if weights else Settings()
     except ValidationError as error:
@@ -183,10 +170,10 @@ def _local(weights: Path | None) -> _Reader:
     return lambda images: runner.run(predict_all(images))
 
 
-def _remote(url: str, api_key: str | None) -> _Reader:
-    """Reads with a service."""
+def _remote(url: str, api_key: str | None) -> _Predict:
+    """Predicts by a service."""
     try:
-        from app.client.client import Client, ClientError
+        from app.client import Client, ClientError
     except ModuleNotFoundError as error:
         raise _RefusalError(
             f"--url needs {error.name}, which is not installed: pip install {error.name}",

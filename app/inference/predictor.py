@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from app.inference import batcher
 from app.inference.batcher import Batcher, DeadlineExceededError
-from app.inference.batcher import Observer as BatchObserver
 from app.inference.engines import Engine, EngineError, create_engine, prove
 from app.settings import Settings
 from model.checkpoint.card import Card
@@ -67,8 +67,8 @@ class Classification(NamedTuple):
         return self.numbers.get("digit")
 
 
-class Observer(BatchObserver, Protocol):
-    """Is told, on the event loop, what a predictor does."""
+class Observer(batcher.Observer, Protocol):
+    """Is told, on the event loop, what a predictor and its batcher do."""
 
     def classified(self, classification: Classification) -> None:
         """A sample was classified."""

@@ -1,4 +1,5 @@
-"""What goes over the wire: answers, tensors, problems, and the contracts of all calls.
+"""What goes over the wire, without a server: answers, tensors, problems and how they are told.
 
-Nothing here decides anything: it gives what is known a form, and reads what was sent.
+`contracts` is the table of all calls, and `openapi` makes the document of it. Whoever adds a call
+adds a row there, and a handler in `app.api`; whoever adds a cause of errors, one in `problems`.
 """

@@ -62,6 +62,21 @@ def test_predict_reads_standard_input():
         assert lines(result)[0]["digit"] == 7
 
 
+def test_predict_needs_httpx_only_to_ask_a_service():
+    code = (
+        "import sys; sys.modules['httpx'] = None; "
+        "import app.predict_command as p; sys.exit(p.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "app/samples/7.png"]
+    here = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120)
+    assert json.loads(here.stdout)["digit"] == 7
+    by_service = subprocess.run(
+        [*command, "--url", "http://127.0.0.1:9"], cwd=ROOT, capture_output=True, timeout=120
+    )
+    assert by_service.returncode == 2
+    assert b"pip install httpx" in by_service.stderr
+
+
 def test_predict_prints_a_table():
     result = perceiver("predict", "--format", "table", "app/samples/7.png", "app/samples/3.png")
     header, *rows = result.stdout.splitlines()

@@ -18,14 +18,8 @@ from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
 from app.settings import Settings
+from tests.app.api.conftest import MoodyEngine, hold_up
 from tests.app.api.test_bad_requests import NOISE
-from tests.app.api.test_health import (  # noqa: F401  fixtures
-    MoodyEngine,
-    app,
-    engine,
-    hold_up,
-    inside,
-)
 from tests.conftest import Server, encode
 from tests.digits import load_digits
 
@@ -451,8 +445,8 @@ def test_no_bytes_make_a_5xx(
 
 @pytest.mark.anyio
 async def test_a_full_queue_refuses_with_retry_after(
-    engine: MoodyEngine,  # noqa: F811
-    inside: httpx.AsyncClient,  # noqa: F811
+    engine: MoodyEngine,
+    inside: httpx.AsyncClient,
 ):
     first = await hold_up(engine, inside)
     request = body_of(request_of(sized("image", [2, 28, 28], "UINT8", 2 * 784)), bytes(2 * 784))
@@ -467,8 +461,8 @@ async def test_a_full_queue_refuses_with_retry_after(
 
 @pytest.mark.anyio
 async def test_an_engine_that_fails_is_a_500_of_the_protocol(
-    engine: MoodyEngine,  # noqa: F811
-    inside: httpx.AsyncClient,  # noqa: F811
+    engine: MoodyEngine,
+    inside: httpx.AsyncClient,
 ):
     engine.fails_above = 0.0
     request = body_of(request_of(ONE_IMAGE), bytes([255] * 784))

@@ -11,8 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from app.client import client as clients
-from app.client.client import AsyncClient, Client, ProblemError
+from app.client import AsyncClient, Client, ProblemError, errors
 from app.wire.problems import KINDS
 from tests.conftest import ROOT, Server, encode, serving
 from tests.digits import load_digits
@@ -46,8 +45,8 @@ def test_batches_are_split_to_the_limits(full: Server):
         assert (limits.max_files, limits.max_body_bytes) == (2, 9000)
         read = client.predict_batch([*images, b"no image", bytes(10_000), images[0]])
     assert [p.digit == label for p, label in zip(read, LABELS[:9], strict=False)].count(True) >= 8
-    assert isinstance(read[9], clients.UnsupportedImageError)
-    assert isinstance(read[10], clients.TooManyBytesError)  # no request may carry it
+    assert isinstance(read[9], errors.UnsupportedImageError)
+    assert isinstance(read[10], errors.TooManyBytesError)  # no request may carry it
     assert read[11] == read[0]
     assert client.predict_batch([]) == []
 
@@ -85,9 +84,9 @@ async def test_full_service_is_asked_again(full: Server):
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
-        (b"", clients.EmptyImageError),
-        (b"text", clients.UnsupportedImageError),
-        (b"\x89PNG\r\n\x1a\n...", clients.UnreadableImageError),
+        (b"", errors.EmptyImageError),
+        (b"text", errors.UnsupportedImageError),
+        (b"\x89PNG\r\n\x1a\n...", errors.UnreadableImageError),
     ],
 )
 def test_refusals_have_a_type_per_cause(server: Server, content: bytes, kind: type[ProblemError]):
@@ -101,7 +100,7 @@ def test_refusals_have_a_type_per_cause(server: Server, content: bytes, kind: ty
 
 def test_types_of_errors_are_the_services(server: Server):
     kinds = [
-        k for k in vars(clients).values() if isinstance(k, type) and issubclass(k, ProblemError)
+        k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, ProblemError)
     ]
     slugs = {kind.slug for kind in kinds} - {""}
     assert len(slugs) >= 10
@@ -114,7 +113,7 @@ def test_api_key(tmp_path: Path):
     with serving("--api-keys", "a-key-of-some-length") as running:
         with Client(running.url, api_key="a-key-of-some-length") as client:
             assert client.predict(SEVEN).digit == 7
-        with Client(running.url) as client, pytest.raises(clients.UnauthorizedError):
+        with Client(running.url) as client, pytest.raises(errors.UnauthorizedError):
             client.predict(SEVEN)
 
 
@@ -130,7 +129,7 @@ async def test_draining_service_still_answers_and_then_is_gone():
         running.process.wait(30)
         async with AsyncClient(running.url, retries=1) as client:
             assert not await client.health()
-            with pytest.raises(clients.ConnectionFailedError):
+            with pytest.raises(errors.ConnectionFailedError):
                 await client.predict(SEVEN)
 
 
@@ -141,16 +140,16 @@ def test_something_else_on_the_port(server: Server):
 
 
 def test_refusals_of_what_stands_between_are_told():
-    refusal = clients._error_of(httpx.Response(502, json={"message": "no route"}))
+    refusal = ProblemError.of_response(httpx.Response(502, json={"message": "no route"}))
     assert (refusal.status, str(refusal)) == (502, "Bad Gateway")
 
 
 def test_pauses_are_read_from_retry_after():
-    assert clients._seconds("3") == 3.0
-    assert clients._seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
-    assert clients._seconds("Wed, 21 Oct 2015 07:28:00 -0000") == 0.0
-    assert clients._seconds("soon") is None
-    assert clients._seconds(None) is None
+    assert errors.seconds("3") == 3.0
+    assert errors.seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert errors.seconds("Wed, 21 Oct 2015 07:28:00 -0000") == 0.0
+    assert errors.seconds("soon") is None
+    assert errors.seconds(None) is None
 
 
 def test_importing_the_client_imports_no_server():
