@@ -127,12 +127,33 @@ def test_predict_without_a_checkpoint_is_a_sentence(tmp_path: Path):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "predict", "train", "evaluate"])
+@pytest.mark.parametrize(
+    "command",
+    ["serve", "predict", "train", "evaluate", "export", "finish", "fit-parts", "flops"],
+)
 def test_each_command_explains_itself(command: str):
     result = perceiver(command, "--help")
     assert result.returncode == 0
     assert f"usage: perceiver {command}" in result.stdout
     assert command in perceiver("--help").stdout
+
+
+def test_a_flag_is_explained_before_anything_heavy_is_imported():
+    """Modules that help needs, by the interpreter's own account."""
+    code = (
+        "from app.cli import main; import sys\ntry: main(['train', '--help'])\nexcept SystemExit: "
+    )
+    code += "print([name for name in ('torch', 'scipy', 'matplotlib') if name in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_cost_of_a_checkpoint_is_told():
+    result = perceiver("flops", "weights/perceiver-mnist")
+    assert result.returncode == 0, result.stderr
+    assert "37.0 MFLOP per sample, 1,140,747 parameters" in result.stdout
 
 
 def test_unknown_command_lists_the_known_ones():

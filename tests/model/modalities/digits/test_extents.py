@@ -4,19 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from model.data.labelled import LabelledImages
-from model.modalities.digits.reading import extents
-from model.modalities.digits.reading.extents import DIGIT, MARGIN, STEP
-from model.modalities.digits.reading.segment import find_marks
+from model.checkpoint.folder import Checkpoint
+from model.data.labelled import Labelled
+from model.modalities.digits.reading.extents import DIGIT, MARGIN, STEP, ExtentNetwork
+from model.modalities.digits.reading.learned import EXTENTS_FILE
+from model.modalities.digits.reading.marks import find_marks
 from model.modalities.digits.synthetic.strips import STYLES, write
 from model.modalities.digits.training import extents as train_extents
 from model.modalities.digits.training.extents import ExtentNet, batch, lines_of, losses, train
 from tests.digits import load_digits
 
-DIGITS = LabelledImages(*load_digits())
+IMAGES, LABELS = load_digits()
+DIGITS = Labelled(IMAGES[:, None], LABELS)
 
 
-def test_numpy_computes_what_pytorch_does(monkeypatch: pytest.MonkeyPatch):
+def test_numpy_computes_what_pytorch_does():
     torch.manual_seed(0)
     net = ExtentNet()
     for layer in net.modules():  # what training would have made of them
@@ -25,10 +27,8 @@ def test_numpy_computes_what_pytorch_does(monkeypatch: pytest.MonkeyPatch):
             layer.running_var.uniform_(0.5, 2)
             layer.weight.data.uniform_(0.5, 2)
     net.eval()
-    arrays = {name: array.astype(np.float32) for name, array in net.arrays().items()}
-    monkeypatch.setattr(extents, "_NETWORK", arrays)
     coverage = np.random.default_rng(0).integers(0, 256, (DIGIT, 53), dtype=np.uint8)
-    ends, classes = extents.look(coverage, DIGIT)
+    ends, classes = ExtentNetwork(net.arrays()).look(coverage, DIGIT)
     padding = [(MARGIN, MARGIN + -(size + 2 * MARGIN) % STEP) for size in coverage.shape]
     ink = torch.from_numpy(np.pad(coverage, padding)).float()[None, None] / 255
     with torch.inference_mode():
@@ -40,14 +40,15 @@ def test_numpy_computes_what_pytorch_does(monkeypatch: pytest.MonkeyPatch):
     assert np.abs(classes - scores[0].numpy()[:, *own]).max() < 0.01
 
 
-def test_the_shipped_network_parts_digits_that_touch():
+def test_the_shipped_network_parts_digits_that_touch(checkpoint: Checkpoint):
     """Most pixels vote for the middle of their own digit, not of the next one."""
+    network = ExtentNetwork.from_npz(checkpoint.parts[EXTENTS_FILE])
     random = np.random.default_rng(1)
     right = total = 0
     for _ in range(8):
         strip = write(DIGITS, 4, STYLES["touching"], random)
         for example in lines_of(strip):
-            ends, _ = extents.look(example.coverage, DIGIT)
+            ends, _ = network.look(example.coverage, DIGIT)
             inked = (example.owner > 0) & (example.coverage > 128)
             middles = ends.mean(axis=0)[inked]
             nearest = np.abs(middles[:, None] - example.ends[1:].mean(axis=1)).argmin(axis=1) + 1
