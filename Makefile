@@ -27,11 +27,12 @@ screenshots: $(VENV)/.installed-dev ## take the pictures of the page in tests/sc
 container-test: ## build the image with $(CONTAINER), run it read-only and try it
 	$(PYTHON) deploy/container_test.py $(CONTAINER)
 
-lint: $(VENV)/.installed-dev ## ruff, mypy --strict and hadolint
+lint: $(VENV)/.installed-dev ## ruff, mypy --strict, import contracts and hadolint
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy app model
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(VENV)/.installed-dev ## format the code
 	$(BIN)/ruff format .

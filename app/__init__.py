@@ -1,5 +1,5 @@
-"""The service: reads handwritten digits over HTTP with a trained Perceiver.
+"""The service: answers over HTTP with a trained Perceiver, whatever its modality.
 
-Data flows one way: bytes -> images -> model.modalities.digits.form -> batcher -> engine -> Prediction -> JSON.
-Importing this package imports no torch.
+A request goes one way: bytes -> gate -> decode -> prepare -> batch -> compute -> answer. Importing
+this package imports no PyTorch.
 """

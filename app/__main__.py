@@ -17,7 +17,7 @@ from app.inference.engines import EngineError, choose_engine
 from app.server.supervisor import Supervisor
 from app.server.worker import FAILURE, serve
 from app.settings import Settings
-from model.checkpoint.config import explain
+from model.checkpoint.config import validation_sentence
 from model.checkpoint.folder import CheckpointError, read_checkpoint
 
 SAMPLE = Path(__file__).parent / "samples" / "7.png"
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = Settings(_cli_parse_args=sys.argv[1:] if argv is None else list(argv))
     except ValidationError as error:
-        return _fail(explain(error), BAD_USAGE)
+        return _fail(validation_sentence(error), BAD_USAGE)
     except SettingsError as error:
         return _fail(str(error), BAD_USAGE)
     try:
@@ -71,7 +71,7 @@ Ctrl+C stops it.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     try:
         if settings.workers == 1:
-            return serve(settings, listener, greet)
+            return serve(settings, checkpoint, listener, greet)
         # In memory where the system has such a folder: no disk is waited for, or full.
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         with tempfile.TemporaryDirectory(prefix="perceiver-", dir=memory) as folder:

@@ -1,21 +1,40 @@
 """Puts the service together: `create_app(settings)` is the ASGI application."""
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Receive, Scope, Send
 
-from app.api import admin, explain, health, metrics, open_inference, page, predict, read
-from app.api import models as metadata
-from app.gate.gate import Guard, is_open
-from app.gate.service import Lifespan, Service, create_service
+from app.api import (
+    admin,
+    explain,
+    health,
+    models,
+    open_inference,
+    page,
+    predict,
+    problem_pages,
+    read,
+)
+from app.gate.gate import Gate
+from app.gate.keys import Keys, is_open
+from app.gate.reload import UNUSABLE, Reload
+from app.gate.service import Service
+from app.inference.models import Model, Models
 from app.inference.predictor import Predictor, load_predictor
 from app.settings import Settings
-from app.telemetry.requests import Observe
-from app.wire import problems
-from app.wire.openapi import require_keys
+from app.telemetry.metrics import Metrics
+from app.wire import openapi, problems, refusals
+
+if TYPE_CHECKING:
+    from app.telemetry.spans import Spans
 
 DESCRIPTION = """\
 Reads handwritten digits with a Perceiver.
@@ -23,24 +42,105 @@ Reads handwritten digits with a Perceiver.
 Errors are `application/problem+json` (RFC 9457). Each answer carries `X-Request-ID`, yours if you
 sent one (1 to 128 visible ASCII characters), and `Server-Timing` in milliseconds.
 """
+# Calls whose handlers the gate calls itself: finding them by the routes takes as long as all else
+# that a small request does here.
+SHORT_CUTS = {
+    ("POST", "/predict"): predict.predict,
+    ("POST", "/predict/batch"): predict.predict_batch,
+}
 
 
 def create_app(
     settings: Settings | None = None,
     load: Callable[[Settings], Predictor] = load_predictor,
-) -> FastAPI:
+) -> "Application":
     """The application of a service of its own.
-
-    Its lifespan loads the model, and warms it up, before it accepts requests.
 
     Args:
         settings: by default from the environment.
         load: makes the predictor, ready to answer.
     """
-    return application(create_service(settings or Settings(), load))
+    settings = settings or Settings()
+    return Application(create_service(settings, load), partial(load, settings))
 
 
-def application(service: Service) -> FastAPI:
+def create_service(
+    settings: Settings,
+    load: Callable[[Settings], Predictor],
+    metrics_folder: Path | None = None,
+) -> Service:
+    """A service that has no model yet.
+
+    Args:
+        settings: of the service.
+        load: makes the predictor of a reload, ready to answer.
+        metrics_folder: where the workers of one service share what they count; None: it is one.
+    """
+    counts = Metrics(metrics_folder)
+
+    def introduce(model: Model) -> None:
+        card, engine = model.card, model.predictor.engine
+        model.predictor.observe(counts)
+        counts.model(card.name, card.version, engine.name, engine.device)
+        counts.expect(card.labels, problems.KINDS)
+
+    # As long as a request that has begun may take.
+    models = Models(introduce, settings.body_timeout_s + settings.request_timeout_s + 1)
+    service = Service(settings, models, Keys.read(settings), counts)
+    service.reload = Reload(service, load)
+    return service
+
+
+class Application:
+    """ASGI: a service from its start to its end, which its lifespan tells.
+
+    Args:
+        service: that has yet to start.
+        load: makes its first predictor, ready to answer.
+    """
+
+    def __init__(self, service: Service, load: Callable[[], Predictor]) -> None:
+        self.service = service
+        self._load = load
+        self._spans = _spans(service.settings)
+        # What records spans by itself would go around the gate.
+        self._gate = Gate(
+            routes(service), service, SHORT_CUTS, cors=_cors(service.settings), spans=self._spans
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._gate(scope, receive, send)
+            return
+        await receive()
+        try:
+            await self.start()
+        except UNUSABLE as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def start(self) -> None:
+        """Loads the first model.
+
+        Raises:
+            CheckpointError, EngineError: see `app.inference.predictor.load_predictor`.
+        """
+        predictor = await asyncio.to_thread(self._load)
+        self.service.models.put_in_place(Model(predictor))
+
+    async def stop(self) -> None:
+        """Waits for the images taken to be answered."""
+        self.service.draining = True
+        await self.service.models.close()
+        if self._spans:
+            await asyncio.to_thread(self._spans.close)
+
+
+def routes(service: Service) -> FastAPI:
     """All that a service answers."""
     # Swagger UI from the package, not from a CDN.
     app = FastAPIOffline(
@@ -50,33 +150,41 @@ def application(service: Service) -> FastAPI:
         redoc_url=None,
         static_url="/docs/assets",
         redirect_slashes=False,
-        exception_handlers=dict.fromkeys(problems.HANDLED, problems.handle),
+        # An error that is none of these is our fault: the gate logs it.
+        exception_handlers=dict.fromkeys((*refusals.HANDLED, Exception), refusals.handle),
     )
     app.state.service = service
-    app.add_middleware(Guard, service=service)
-    if service.settings.cors_origins:  # before the guard: a preflight carries no key
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=[origin.strip() for origin in service.settings.cors_origins.split(",")],
-            allow_methods=["GET", "POST"],
-            allow_headers=["*"],
-            expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
-        )
-    app.add_middleware(Observe, metrics=service.metrics, spans=service.spans)
-    app.add_middleware(Lifespan, service=service)
     for router in (
         admin.router,
         predict.router,
         explain.router,
         read.router,
         health.router,
-        metadata.router,
-        metrics.router,
+        models.router,
+        problem_pages.router,
         open_inference.router,
         page.router,
     ):
         app.include_router(router)
-    if service.keys:
-        require_keys(app.openapi(), is_open)  # the document is made once
-
+    openapi.describe(app, needs_key=lambda path: bool(service.keys) and not is_open(path))
     return app
+
+
+def _cors(settings: Settings) -> Callable[[Any], CORSMiddleware] | None:
+    if not settings.cors_origins:
+        return None
+    return partial(
+        CORSMiddleware,
+        allow_origins=[origin.strip() for origin in settings.cors_origins.split(",")],
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
+    )
+
+
+def _spans(settings: Settings) -> "Spans | None":
+    if not settings.otlp_endpoint:
+        return None
+    from app.telemetry.spans import Spans
+
+    return Spans(settings.otlp_endpoint)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from pydantic import ValidationError
 
 from app.inference.engines import EngineError
-from app.inference.predictor import Prediction, load_predictor
+from app.inference.predictor import Classification, load_predictor
 from app.settings import Settings
-from model.checkpoint.config import explain
+from model.checkpoint.config import validation_sentence
 from model.checkpoint.folder import CheckpointError
-from model.modalities.pillow import ImageError
+from model.modalities import InputError
 
 if TYPE_CHECKING:  # httpx, which it needs, may not be installed
     from app.client import Prediction as PredictionOfService
@@ -42,7 +42,7 @@ AT_ONCE = 64  # images in memory
 # Of a prediction, in the JSON that is printed.
 FIELDS = ("digit", "label", "confidence", "probabilities", "recognized", "novelty")
 
-_Outcome: TypeAlias = "Prediction | PredictionOfService | Exception"
+_Outcome: TypeAlias = "Classification | PredictionOfService | Exception"
 _Predict = Callable[[Sequence[bytes]], Sequence[_Outcome]]
 
 
@@ -151,7 +151,7 @@ def _local(weights: Path | None) -> _Predict:
     try:
         settings = Settings(weights=weights) if weights else Settings()
     except ValidationError as error:
-        raise _RefusalError(explain(error), NOTHING_TO_DO) from None
+        raise _RefusalError(validation_sentence(error), NOTHING_TO_DO) from None
     try:
         predictor = load_predictor(settings)
     except (CheckpointError, EngineError) as error:
@@ -162,7 +162,7 @@ def _local(weights: Path | None) -> _Predict:
         for image in images:
             try:
                 outcomes.append(await predictor.predict(image, deadline=math.inf))
-            except (ImageError, EngineError) as error:
+            except (InputError, EngineError) as error:
                 outcomes.append(error)
         return outcomes
 

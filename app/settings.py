@@ -8,7 +8,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.cores import usable_cores
-from app.telemetry.logs import LogFormat
+
+LogFormat = Literal["auto", "text", "json"]
 
 _EXPORTER = "opentelemetry.exporter.otlp.proto.http"
 

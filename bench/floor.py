@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from app.inference.engines import create_engine
-from bench.machine import WEIGHTS, interleaved, report, spread
+from bench.tools.machine import WEIGHTS, interleaved, report, spread
 from model.checkpoint.folder import read_checkpoint
 from model.network.flops import count_flops
 from model.network.recognizer import load_perceiver

@@ -1,7 +1,8 @@
 """Accuracy against FLOPs: `python -m bench.frontier --data FOLDER`.
 
 Trains Perceivers of growing cost with one recipe, each for the same few epochs, and draws
-validation accuracy against cost. Rows are kept in bench/frontier.json and not trained again.
+validation accuracy against cost. Rows stay in bench/results/frontier.json and are not trained
+again.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from bench.tools.machine import RESULTS
 from model.checkpoint.config import PerceiverConfig, TrainConfig
 from model.data.labelled import split
 from model.data.mnist import load_mnist
@@ -20,9 +22,8 @@ from model.training.options import TrainOptions
 from model.training.runtime import open_runtime
 from model.training.trainer import Trainer
 
-FOLDER = Path(__file__).parent
-ROWS = FOLDER / "frontier.json"
-PLOT = FOLDER / "frontier.png"
+ROWS = RESULTS / "frontier.json"
+PLOT = RESULTS / "frontier.png"
 
 _PIXELS: dict[str, Any] = {"fourier_bands": 8, "self_per_cross_atn": 1, "mlp_ratio": 2}
 _CONVOLUTION: dict[str, Any] = {

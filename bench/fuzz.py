@@ -2,7 +2,7 @@
 
     python -m bench.fuzz [--count 100000] [--start 0]
 
-Looks for what must not be: a crash of the process, an exception other than `ImageError`, an input
+Looks for what must not be: a crash of the process, an exception other than `InputError`, an input
 that takes over a second, memory that grows. Each input has a number, by which it can be made again:
 `tests.mutations.mutant(number)`. Ends with exit code 1 where something was found.
 """
@@ -15,9 +15,10 @@ from collections import Counter
 from multiprocessing.connection import Connection
 
 from app.settings import Settings
-from model.checkpoint.config import Preprocessing
+from model.modalities import InputError
 from model.modalities.digits.form import prepare
-from model.modalities.pillow import ImageError, decode
+from model.modalities.digits.modality import SPEC
+from model.modalities.pillow import decode
 from tests.mutations import mutant, seeds
 
 SLOW_S = 1.0
@@ -81,7 +82,7 @@ def main() -> int:
 
 def _run(start: int, end: int, pipe: Connection) -> None:
     """Reports after each chunk: next number, outcomes, MB in use, the slowest, findings."""
-    limit, preprocessing = Settings().max_pixels, Preprocessing()
+    limit, preprocessing = Settings().max_pixels, SPEC
     for chunk in range(start, end, CHUNK):
         outcomes: Counter[str] = Counter()
         findings = []
@@ -94,7 +95,7 @@ def _run(start: int, end: int, pipe: Connection) -> None:
                 try:
                     prepare(decode(content, limit), preprocessing)
                     outcome = "read"
-                except ImageError as error:
+                except InputError as error:
                     outcome = type(error).__name__
                 except Exception as error:
                     outcome = "unexpected"

@@ -20,16 +20,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.gate.bodies import FIELD, plain_form
-from app.gate.service import create_service
+from app.application import create_app
+from app.gate.forms import FIELD, Form, FormLimits
 from app.inference.batcher import Batcher
 from app.inference.engines import EngineName, Outputs
 from app.inference.predictor import Predictor
 from app.server.worker import Server
 from app.settings import Settings
-from bench.load import BOUNDARY, SAMPLE, closed_loop, form_call, wait_for_answer
-from bench.machine import ROOT, report, spread
-from bench.peers import free_port
+from bench.tools.load import SAMPLE, closed_loop, form_call, free_port, wait_for_answer
+from bench.tools.machine import ROOT, report, spread
 from model.checkpoint.folder import Checkpoint, read_checkpoint
 from model.modalities.digits.form import prepare
 from model.modalities.pillow import decode
@@ -61,9 +60,9 @@ def load(settings: Settings, checkpoint: Checkpoint | None = None) -> Predictor:
 def serve(port: int) -> None:
     """The service with that engine, in one process."""
     settings = Settings(port=port, log_format="json")
-    service = create_service(settings, load)
+    app = create_app(settings, load)
     listener = socket.create_server((settings.host, port))
-    Server(settings, service, lambda: None, supervised=False).serve_on(listener)
+    Server(app, lambda: None, supervised=False).serve_on(listener)
 
 
 def server_cpu(rounds: int, seconds: int, connections: int) -> list[float]:
@@ -99,14 +98,21 @@ def cpu_seconds(pid: int) -> float:
 def stages() -> dict[str, list[float]]:
     """CPU seconds of each stage called alone, in this thread; a figure a round."""
     image = SAMPLE.read_bytes()
-    body = form_call("/predict", image).body
+    call = form_call("/predict", image)
     settings = Settings()
+    limits = FormLimits(FIELD, 1, settings.max_bytes, settings.max_bytes, 1.0)
     predictor = load(settings)
     picture = decode(image, settings.max_pixels)
-    spec = predictor.card.preprocessing
+    spec = predictor.card.input
     pixels = prepare(picture, spec)
+
+    def parse_form() -> object:
+        form = Form(call.content_type, limits)
+        form.write(call.body)
+        return form.end()
+
     calls: dict[str, Callable[[], object]] = {
-        "form parsed": lambda: plain_form(body, BOUNDARY.encode(), FIELD, 10_000),
+        "form parsed": parse_form,
         "PNG decoded": lambda: decode(image, settings.max_pixels),
         "preprocessed": lambda: prepare(picture, spec),
         "probabilities": lambda: predictor._outputs([pixels]),

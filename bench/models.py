@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.machine import ROOT, report, spread
+from bench.tools.machine import ROOT, report, spread
 
 # Name -> folder of its environment, none for our own.
 CONTENDERS = {
@@ -36,7 +36,7 @@ class Worker:
         folder = CONTENDERS[name]
         python = str(venvs / folder / "bin/python") if folder else sys.executable
         self._process = subprocess.Popen(
-            [python, "-m", "bench.model_worker", name],
+            [python, "-m", "bench.peer_apps.model_worker", name],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
             stdin=subprocess.PIPE,

@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.client import Connection, Request
+from bench.tools.client import Connection, Request
 from tests.conftest import encode, serving
 from tests.digits import load_digits
 

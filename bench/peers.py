@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -25,16 +24,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench.load import (
+from bench.tools.load import (
     SAMPLE,
     Call,
     closed_loop,
     form_call,
+    free_port,
     memory_mib,
     open_loop,
     wait_for_answer,
 )
-from bench.machine import ROOT, report, spread
+from bench.tools.machine import ROOT, report, spread
 
 CONNECTIONS = (1, 8, 64)
 TORCH = ["torch==2.13.0", "onnxruntime", "pillow", "pydantic", "safetensors", "numpy"]
@@ -247,13 +247,6 @@ def end(process: "subprocess.Popen[bytes]") -> None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     time.sleep(0.5)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def folder_name(contender: Contender) -> str:

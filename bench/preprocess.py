@@ -13,8 +13,8 @@ from time import perf_counter
 import numpy as np
 from PIL import Image
 
-from model.checkpoint.config import Preprocessing
 from model.modalities.digits.form import prepare
+from model.modalities.digits.modality import SPEC
 from model.modalities.digits.synthetic.user_pictures import NUISANCES, plain, upload
 from model.modalities.pillow import load_upright
 from tests.digits import load_digits
@@ -58,7 +58,7 @@ def fastest(content: bytes, runs: int) -> tuple[float, float]:
         started = perf_counter()
         picture = load_upright(Image.open(BytesIO(content)))
         decoded = perf_counter()
-        prepare(picture, Preprocessing())
+        prepare(picture, SPEC)
         decoding.append(decoded - started)
         preparing.append(perf_counter() - decoded)
     return min(decoding) * 1e3, min(preparing) * 1e3

@@ -17,9 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from app.inference.engines import create_engine
-from bench.load import SAMPLE, closed_loop, form_call, memory_mib, wait_for_answer
-from bench.machine import RESULTS, ROOT, WEIGHTS, interleaved, report, spread
-from bench.peers import free_port
+from bench.tools.load import SAMPLE, closed_loop, form_call, free_port, memory_mib, wait_for_answer
+from bench.tools.machine import RESULTS, ROOT, WEIGHTS, interleaved, report, spread
 from model.checkpoint.folder import read_checkpoint
 
 WORKERS = (1, 2)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from bench.client import Connection, Request, Response
+from bench.tools.client import Connection, Request, Response
 from tests.conftest import encode, serving
 from tests.digits import load_digits
 

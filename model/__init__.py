@@ -1,7 +1,7 @@
-"""Offline room: the Perceiver, its data, training, evaluation, checkpoints and export.
+"""The offline room: the Perceiver, its data, training, evaluation and checkpoints.
 
-Importing this package, `model.checkpoint.config`, `model.modalities.digits.form` or `model.checkpoint` imports no torch:
-the service on a CPU needs the checkpoint and the preprocessing, not the training.
+The service imports `model.checkpoint` and what `model.modalities` needs to serve; both are free of
+PyTorch. `python -m model` is the command line.
 """
 
 import os

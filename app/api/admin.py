@@ -1,39 +1,23 @@
-"""POST /admin/reload."""
+"""GET /metrics and POST /admin/reload: what operators and their tools ask for."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from app.gate.service import Service
 from app.wire.answers import ReloadAnswer
-from app.wire.openapi import HEADERS, REQUEST_ID_PARAMETER, errors
-from app.wire.problems import (
-    NOT_READY,
-    RELOAD_FAILED,
-    RELOAD_NEEDS_KEYS,
-    UNAUTHORIZED,
-    RequestError,
-)
+from app.wire.contracts import contract
+from app.wire.problems import RELOAD_NEEDS_KEYS, RequestError
 
-router = APIRouter(tags=["admin"])
-_NEEDS_KEYS = "set API keys, or send the process SIGHUP"
+router = APIRouter()
 
 
-@router.post(
-    "/admin/reload",
-    summary="Serve what the checkpoint folder holds now",
-    responses={
-        200: {"description": "What serves from now on", "headers": HEADERS},
-        **errors(
-            "/admin/reload",
-            {
-                UNAUTHORIZED: "the API key is not valid",
-                RELOAD_NEEDS_KEYS: _NEEDS_KEYS,
-                RELOAD_FAILED: "there is no checkpoint folder weights/mine",
-                NOT_READY: "the model is not loaded",
-            },
-        ),
-    },
-    openapi_extra={"parameters": [REQUEST_ID_PARAMETER]},
-)
+@router.get(**contract("/metrics"))
+def metrics(request: Request) -> Response:
+    """Of all workers, whichever answers."""
+    page, content_type = Service.of(request).metrics.page(request.headers.get("accept", ""))
+    return Response(page, headers={"Content-Type": content_type})
+
+
+@router.post(**contract("/admin/reload"))
 async def reload(request: Request) -> ReloadAnswer:
     """Loads and proves the checkpoint, the API keys too, and puts them in place in every worker.
 
@@ -42,7 +26,7 @@ async def reload(request: Request) -> ReloadAnswer:
     """
     service = Service.of(request)
     if not service.keys:
-        raise RequestError(RELOAD_NEEDS_KEYS, _NEEDS_KEYS)
+        raise RequestError(RELOAD_NEEDS_KEYS, "set API keys, or send the process SIGHUP")
     before = service.predictor.card
     await service.reload()
     card = service.predictor.card

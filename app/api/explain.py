@@ -5,48 +5,21 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
 
-from app.gate import bodies as uploads
+from app.gate.bodies import unless_gone
+from app.gate.forms import read_image
 from app.gate.service import Service
-from app.inference.explainer import MAX_WAITING, Explanation
-from app.wire import explanation_picture
+from app.inference.explainer import Explanation
 from app.wire.answers import ExplainAnswer
-from app.wire.openapi import BINARY, HEADERS, IMAGE_BODY, IMAGE_ERRORS, REQUEST_ID_PARAMETER, errors
-from app.wire.problems import NO_EXPLANATIONS, QUEUE_FULL
+from app.wire.contracts import contract
 from model.modalities.pillow import decode
 
-router = APIRouter(tags=["predict"])
+router = APIRouter()
 
 PNG = "image/png"
 JSON = "application/json"
 
 
-@router.post(
-    "/explain",
-    summary="Read one digit and tell why",
-    response_class=Response,
-    responses={
-        200: {
-            "model": ExplainAnswer,
-            "description": "What the model reads, what it saw, where it looked and what counted: "
-            "as JSON, or with `Accept: image/png` as a picture",
-            "headers": {
-                **HEADERS,
-                "Vary": {"description": "Accept", "required": True, "schema": {"type": "string"}},
-            },
-            "content": {PNG: {"schema": BINARY, "example": "the bytes of a PNG"}},
-        },
-        **errors(
-            "/explain",
-            {
-                **IMAGE_ERRORS,
-                QUEUE_FULL: f"{MAX_WAITING} images are waiting, as many as may",
-                NO_EXPLANATIONS: "there is no weights/mine/explain.onnx: "
-                "`python -m model.training.export` makes it",
-            },
-        ),
-    },
-    openapi_extra={"parameters": [REQUEST_ID_PARAMETER], "requestBody": IMAGE_BODY},
-)
+@router.post(**contract("/explain"))
 async def explain(request: Request) -> Response:
     """The digit in one picture, where the model looked, and the ink that the answer rests on.
 
@@ -57,9 +30,9 @@ async def explain(request: Request) -> Response:
     service = Service.of(request)
     explainer = service.explainer
     card = explainer.card
-    image = await uploads.read_image(request, service.settings)
+    image = await read_image(request, service.settings)
     work = explainer.explain(image, service.deadline())
-    explanation = await uploads.unless_gone(request.receive, work)
+    explanation = await unless_gone(request.receive, work)
     request.state.timing = explanation.prediction.timing
     headers = {"Vary": "Accept"}
     if prefers_png(request.headers.get("accept", "")):
@@ -92,4 +65,6 @@ def _quality(accept: str, media_type: str) -> float:
 
 
 def _draw(explanation: Explanation, image: bytes, max_pixels: int, labels: Sequence[str]) -> bytes:
+    from app.wire import explanation_picture  # takes long to import, and few ask for a picture
+
     return explanation_picture.draw(explanation, decode(image, max_pixels), labels)

@@ -1,11 +1,11 @@
 """The Open Inference Protocol v2 under /v2, as KServe, Triton, MLServer and their clients speak it.
 
-Errors here are the protocol's: `{"error": text}`, see `app.wire.problems.respond`.
+Errors here are the protocol's: `{"error": text}`, see `app.wire.refusals.respond`.
 """
 
 import asyncio
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -14,12 +14,12 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 from app.api import health
-from app.gate import bodies as uploads
+from app.gate.bodies import read_body, unless_gone
 from app.gate.service import Service
 from app.inference.engines import EngineError
-from app.inference.predictor import Prediction, Predictor, Timing
-from app.wire.answers import (
-    InferAnswer,
+from app.inference.predictor import Classification, Predictor, Timing
+from app.wire.contracts import contract
+from app.wire.open_inference import (
     InferLive,
     InferModel,
     InferModelReady,
@@ -27,51 +27,35 @@ from app.wire.answers import (
     InferServer,
     InferTensor,
 )
-from app.wire.openapi import HEADERS, REQUEST_ID_PARAMETER, errors
 from app.wire.problems import (
-    DEADLINE_EXCEEDED,
-    EMPTY_BODY,
-    EMPTY_IMAGE,
-    ENGINE_STUCK,
-    INTERNAL,
     MALFORMED_INFERENCE,
     MODEL_NOT_FOUND,
-    NOT_READY,
-    QUEUE_FULL,
     TOO_MANY_BYTES,
     TOO_MANY_FILES,
-    TOO_MANY_PIXELS,
-    UNREADABLE_IMAGE,
     UNSUPPORTED_ENCODING,
-    UNSUPPORTED_IMAGE,
-    UPLOAD_STALLED,
-    Kind,
     RequestError,
-    kind_of,
 )
-from app.wire.tensors import Inputs, Reader, TensorSpec, TooLargeError, WireError, write
+from app.wire.refusals import kind_of
+from app.wire.tensors import (
+    JSON_LENGTH,
+    Inputs,
+    Reader,
+    TensorSpec,
+    TooLargeError,
+    WireError,
+    write,
+)
 from model.checkpoint.card import Card
-from model.modalities.pillow import ImageError
+from model.modalities import InputError
 
-router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+router = APIRouter()
 
 T = TypeVar("T")
 
-JSON_LENGTH = "Inference-Header-Content-Length"
 NO_DIGIT = -1  # in the output `digit`, of a class that is none
 # Reading a body larger than this would keep the event loop from others for too long.
 _LARGE = 2**18
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-
-_PATH = {"in": "path", "required": True, "schema": {"type": "string"}}
-_NAME = {"name": "name", "description": "the model's name", "example": "perceiver-mnist", **_PATH}
-_VERSION = {"name": "version", "description": "its version", "example": "1.0.0", **_PATH}
-_SERVER = {"parameters": [REQUEST_ID_PARAMETER]}
-_MODEL = {"parameters": [_NAME, REQUEST_ID_PARAMETER]}
-_MODEL_VERSION = {"parameters": [_NAME, _VERSION, REQUEST_ID_PARAMETER]}
-_NO_MODEL = "there is no model 'other'; there is perceiver-mnist"
-_NOT_LOADED = "the model is not loaded"
-_SHUTTING_DOWN = "the service is shutting down"
 
 
 def inputs_of(card: Card) -> tuple[TensorSpec, TensorSpec]:
@@ -92,64 +76,29 @@ def outputs_of(card: Card) -> tuple[TensorSpec, ...]:
     )
 
 
-def _answers(
-    description: str, details: Mapping[Kind, str] | None = None
-) -> dict[int | str, dict[str, Any]]:
-    return {200: {"description": description, "headers": HEADERS}, **errors("/v2", details or {})}
-
-
-_IT_CAN = _answers("It can", {MODEL_NOT_FOUND: _NO_MODEL, NOT_READY: _SHUTTING_DOWN})
-_TENSORS = _answers("Its tensors", {MODEL_NOT_FOUND: _NO_MODEL, NOT_READY: _NOT_LOADED})
-
-
-@router.get(
-    "/health/live",
-    summary="Is the process alive?",
-    responses=_answers("It is", {ENGINE_STUCK: "one computation runs for too long"}),
-    openapi_extra=_SERVER,
-)
+@router.get(**contract("/v2/health/live"))
 async def live(request: Request) -> InferLive:
     """As /health/live."""
     await health.live(request)
     return InferLive()
 
 
-@router.get(
-    "/health/ready",
-    summary="Can it answer now?",
-    responses=_answers("It can", {NOT_READY: _SHUTTING_DOWN}),
-    openapi_extra=_SERVER,
-)
+@router.get(**contract("/v2/health/ready"))
 async def ready(request: Request) -> InferReady:
     """As /health/ready."""
     await health.ready(request)
     return InferReady()
 
 
-@router.get("/", include_in_schema=False)
-@router.get(
-    "",
-    summary="What serves",
-    responses=_answers("Name, version and extensions of the server"),
-    openapi_extra=_SERVER,
-)
+@router.get("/v2/", include_in_schema=False, response_model=None)
+@router.get(**contract("/v2"))
 async def server() -> InferServer:
     """The server and the protocol's extensions that it has."""
     return InferServer(version=version("perceiver-serve"))
 
 
-@router.get(
-    "/models/{name}",
-    summary="What the model takes and gives",
-    responses=_TENSORS,
-    openapi_extra=_MODEL,
-)
-@router.get(
-    "/models/{name}/versions/{version}",
-    summary="What this version of the model takes and gives",
-    responses=_TENSORS,
-    openapi_extra=_MODEL_VERSION,
-)
+@router.get(**contract("/v2/models/{name}"))
+@router.get(**contract("/v2/models/{name}/versions/{version}"))
 async def metadata(request: Request) -> InferModel:
     """The model's inputs, of which a request brings one, and its outputs."""
     predictor = _predictor(request)
@@ -163,18 +112,8 @@ async def metadata(request: Request) -> InferModel:
     )
 
 
-@router.get(
-    "/models/{name}/ready",
-    summary="Can the model answer now?",
-    responses=_IT_CAN,
-    openapi_extra=_MODEL,
-)
-@router.get(
-    "/models/{name}/versions/{version}/ready",
-    summary="Can this version of the model answer now?",
-    responses=_IT_CAN,
-    openapi_extra=_MODEL_VERSION,
-)
+@router.get(**contract("/v2/models/{name}/ready"))
+@router.get(**contract("/v2/models/{name}/versions/{version}/ready"))
 async def model_ready(request: Request) -> InferModelReady:
     """As /health/ready, of the model named."""
     name = _predictor(request).card.name
@@ -182,89 +121,8 @@ async def model_ready(request: Request) -> InferModelReady:
     return InferModelReady(name=name)
 
 
-_INFER: dict[str, Any] = {
-    "response_class": Response,
-    "responses": {
-        200: {
-            "model": InferAnswer,
-            "description": "The outputs asked for, else all. As application/octet-stream where one "
-            f"is wanted in binary form: JSON of as many bytes as {JSON_LENGTH} says, then the "
-            "tensors.",
-            "headers": HEADERS,
-        },
-        **errors(
-            "/v2/models/perceiver-mnist/infer",
-            {
-                EMPTY_BODY: "the request has no body",
-                MALFORMED_INFERENCE: "input 'image' has the datatype 'FP32'; send UINT8",
-                TOO_MANY_FILES: "input 'image' has 65 images; send 64 at a time, at most",
-                EMPTY_IMAGE: "picture 0: the image is empty: it has no bytes",
-                MODEL_NOT_FOUND: _NO_MODEL,
-                UPLOAD_STALLED: "nothing arrived for 10 s",
-                TOO_MANY_BYTES: "the body has more than 67,108,864 bytes",
-                TOO_MANY_PIXELS: "picture 0: the image has 9000 x 9000 pixels, more than the "
-                "25,000,000 allowed",
-                UNSUPPORTED_ENCODING: "the content encoding is br; send gzip, deflate or none",
-                UNSUPPORTED_IMAGE: "picture 0: the image is of none of the types read: PNG, JPEG, "
-                "GIF, BMP, WEBP, TIFF",
-                UNREADABLE_IMAGE: "picture 0: the PNG image is truncated or broken",
-                INTERNAL: "something went wrong on our side",
-                QUEUE_FULL: "1024 images are waiting, as many as may",
-                NOT_READY: _SHUTTING_DOWN,
-                DEADLINE_EXCEEDED: "the answer was not ready in time",
-            },
-        ),
-    },
-}
-_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "One input: `image`, or `picture`, whose elements are base64 text in JSON. "
-        f"With the header {JSON_LENGTH} the body is JSON of so many bytes, then the tensors of "
-        "the inputs with `parameters.binary_data_size`. It may be compressed by gzip or deflate.",
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["inputs"],
-                    "properties": {
-                        "id": {"type": "string"},
-                        "parameters": {"type": "object"},
-                        "inputs": {
-                            "type": "array",
-                            "minItems": 1,
-                            "maxItems": 1,
-                            "items": {"$ref": "#/components/schemas/InferData"},
-                        },
-                        "outputs": {
-                            "type": "array",
-                            "items": {"type": "object", "required": ["name"]},
-                        },
-                    },
-                },
-                "example": {
-                    "inputs": [
-                        {"name": "picture", "shape": [1], "datatype": "BYTES", "data": ["R0lGODdh"]}
-                    ]
-                },
-            }
-        },
-    }
-}
-
-
-@router.post(
-    "/models/{name}/infer",
-    summary="Read digits",
-    **_INFER,
-    openapi_extra={**_MODEL, **_BODY},
-)
-@router.post(
-    "/models/{name}/versions/{version}/infer",
-    summary="Read digits with this version of the model",
-    **_INFER,
-    openapi_extra={**_MODEL_VERSION, **_BODY},
-)
+@router.post(**contract("/v2/models/{name}/infer"))
+@router.post(**contract("/v2/models/{name}/versions/{version}/infer"))
 async def infer(request: Request) -> Response:
     """Probabilities, digit and novelty of each image; one that can't be read fails the request."""
     service = Service.of(request)
@@ -283,7 +141,7 @@ async def infer(request: Request) -> Response:
         now = asyncio.get_running_loop().time()
         deadline = min(deadline, now + inputs.timeout_us / 1e6)
     work = _predict(predictor, inputs, settings.max_bytes, deadline)
-    predictions = await uploads.unless_gone(request.receive, work)
+    predictions = await unless_gone(request.receive, work)
     request.state.timing = Timing.slowest(prediction.timing for prediction in predictions)
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
     if inputs.id is not None:
@@ -317,7 +175,7 @@ async def _read_body(request: Request, max_bytes: int, stall_s: float) -> bytes:
             UNSUPPORTED_ENCODING,
             f"the content encoding is {encoding}; send gzip, deflate or none",
         )
-    body = await uploads.read_body(request, max_bytes, stall_s)
+    body = await read_body(request, max_bytes, stall_s)
     if encoding == "identity":
         return body
     return await _aside(_LARGE, lambda: _inflate(body, encoding, max_bytes))
@@ -351,9 +209,9 @@ async def _aside(size: int, work: Callable[[], T]) -> T:
 
 async def _predict(
     predictor: Predictor, inputs: Inputs, max_bytes: int, deadline: float
-) -> list[Prediction]:
+) -> list[Classification]:
     ((name, values),) = inputs.tensors.items()
-    outcomes: Sequence[Prediction | ImageError | EngineError]
+    outcomes: Sequence[Classification | InputError | EngineError]
     if isinstance(values, list):
         for index, picture in enumerate(values):
             if len(picture) > max_bytes:
@@ -365,9 +223,9 @@ async def _predict(
         config = predictor.card.model
         shape = (len(values), config.num_channels, *config.input_shape)
         outcomes = await predictor.predict_arrays(list(values.reshape(shape)), deadline)
-    predictions: list[Prediction] = []
+    predictions: list[Classification] = []
     for index, outcome in enumerate(outcomes):
-        if isinstance(outcome, ImageError):
+        if isinstance(outcome, InputError):
             raise RequestError(kind_of(outcome), f"{name} {index}: {outcome}")
         if isinstance(outcome, EngineError):
             raise outcome
@@ -375,8 +233,8 @@ async def _predict(
     return predictions
 
 
-def _arrays(predictions: Sequence[Prediction]) -> dict[str, NDArray[Any]]:
-    digits = [NO_DIGIT if p.digit is None else p.digit for p in predictions]
+def _arrays(predictions: Sequence[Classification]) -> dict[str, NDArray[Any]]:
+    digits = [NO_DIGIT if p.numbers["digit"] is None else p.numbers["digit"] for p in predictions]
     return {
         "probabilities": np.array([p.probabilities for p in predictions]),
         "digit": np.array(digits),

@@ -1,115 +1,81 @@
 """POST /predict and /predict/batch."""
 
+from json.encoder import encode_basestring_ascii as quote
+
 from fastapi import APIRouter, Request, Response
 
-from app.gate import bodies as uploads
-from app.gate.direct import PATH, predict_json
+from app.gate.bodies import content_type, unless_gone, unsupported
+from app.gate.forms import FORM, FormLimits, read_form, read_image
 from app.gate.service import Service
-from app.inference.predictor import Prediction, Timing
-from app.wire.answers import BatchAnswer, ItemError, PredictAnswer, Reading
-from app.wire.openapi import (
-    BINARY,
-    HEADERS,
-    IMAGE_BODY,
-    IMAGE_ERRORS,
-    REQUEST_ERRORS,
-    REQUEST_ID_PARAMETER,
-    errors,
-)
-from app.wire.problems import TOO_MANY_BYTES, TOO_MANY_FILES, WRONG_FIELD, RequestError, describe
+from app.inference.predictor import Classification, Timing
+from app.wire.answers import BatchAnswer, ItemError, PredictionFields
+from app.wire.contracts import contract
+from app.wire.problems import RequestError
+from app.wire.refusals import describe
+from model.checkpoint.card import Card
 
-router = APIRouter(tags=["predict"])
+router = APIRouter()
 
 
-@router.post(
-    PATH,
-    summary="Read one digit",
-    response_class=Response,
-    responses={
-        200: {"model": PredictAnswer, "description": "What the model reads", "headers": HEADERS},
-        **errors(PATH, IMAGE_ERRORS),
-    },
-    openapi_extra={"parameters": [REQUEST_ID_PARAMETER], "requestBody": IMAGE_BODY},
-)
+@router.post(**contract("/predict"))
 async def predict(request: Request) -> Response:
     """The digit in one picture: PNG, JPEG, GIF, BMP, WebP or TIFF, any size, grey or colour."""
     service = Service.of(request)
     predictor = service.predictor
-    image = await uploads.read_image(request, service.settings)
+    image = await read_image(request, service.settings)
     work = predictor.predict(image, service.deadline())
-    prediction = await uploads.unless_gone(request.receive, work)
+    prediction = await unless_gone(request.receive, work)
     request.state.timing = prediction.timing
-    return Response(predict_json(prediction, predictor.card), media_type="application/json")
+    return Response(_json(prediction, predictor.card), media_type="application/json")
 
 
-@router.post(
-    "/predict/batch",
-    summary="Read several digits",
-    response_class=Response,
-    responses={
-        200: {
-            "model": BatchAnswer,
-            "description": "What the model reads in each image, or why it can't",
-            "headers": HEADERS,
-        },
-        **errors(
-            "/predict/batch",
-            {
-                **REQUEST_ERRORS,
-                WRONG_FIELD: "there is a field 'file'; send only 'files'",
-                TOO_MANY_FILES: "more than 64 file(s) in the field 'files'",
-                TOO_MANY_BYTES: "the body has more than 67,108,864 bytes",
-            },
-        ),
-    },
-    openapi_extra={
-        "parameters": [REQUEST_ID_PARAMETER],
-        "requestBody": {
-            "required": True,
-            "content": {
-                uploads.FORM: {
-                    "schema": {
-                        "type": "object",
-                        "required": ["files"],
-                        "properties": {"files": {"type": "array", "items": BINARY, "minItems": 1}},
-                        "additionalProperties": False,
-                    },
-                    "example": {"files": ["7.png", "2.png"]},
-                }
-            },
-        },
-    },
-)
+@router.post(**contract("/predict/batch"))
 async def predict_batch(request: Request) -> Response:
     """The digits in several pictures; one that can't be read has its error in its place."""
     service = Service.of(request)
     predictor, settings = service.predictor, service.settings
-    kind = uploads.content_type(request)
-    if kind != uploads.FORM:
-        raise uploads.unsupported(kind, uploads.FORM)
-    limits = uploads.FormLimits(
+    kind = content_type(request)
+    if kind != FORM:
+        raise unsupported(kind, FORM)
+    limits = FormLimits(
         field="files",
         files=settings.max_files,
         file_bytes=settings.max_bytes,
         body_bytes=settings.max_body_bytes,
         stall_s=settings.request_timeout_s,
     )
-    files = await uploads.read_form(request, limits)
+    files = await read_form(request, limits)
     images = [file for file in files if isinstance(file, bytes)]
     work = predictor.predict_many(images, service.deadline())
-    outcomes = iter(await uploads.unless_gone(request.receive, work))
+    outcomes = iter(await unless_gone(request.receive, work))
     results = [file if isinstance(file, RequestError) else next(outcomes) for file in files]
     request.state.timing = Timing.slowest(
-        result.timing for result in results if isinstance(result, Prediction)
+        result.timing for result in results if isinstance(result, Classification)
     )
     answer = BatchAnswer.model_construct(
         model=predictor.card.name,
         version=predictor.card.version,
         predictions=[
-            Reading.of(result)
-            if isinstance(result, Prediction)
+            PredictionFields.of(result)
+            if isinstance(result, Classification)
             else ItemError(error=describe(result, f"/predict/batch#{index}"))
             for index, result in enumerate(results)
         ],
     )
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _json(prediction: Classification, card: Card) -> bytes:
+    """A `PredictAnswer` as JSON, in a fraction of the time that making one would take."""
+    numbers = "".join(
+        f'"{name}":{"null" if number is None else number},'
+        for name, number in prediction.numbers.items()
+    )
+    return (
+        f'{{{numbers}"label":{quote(prediction.label)},'
+        f'"confidence":{prediction.confidence!r},'
+        f'"probabilities":[{",".join(map(repr, prediction.probabilities))}],'
+        f'"novelty":{prediction.novelty!r},'
+        f'"recognized":{"true" if prediction.recognized else "false"},'
+        f'"model":{quote(card.name)},"version":{quote(card.version)}}}'
+    ).encode()

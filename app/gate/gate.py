@@ -1,135 +1,108 @@
-"""What every request passes first: its key is looked at, and the room that uploads take."""
+"""The one layer between the server and what answers."""
 
-import base64
-import hashlib
-import re
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.gate import keys
+from app.gate.bodies import UploadRoom
+from app.gate.exchange import Exchange
 from app.gate.service import Service
-from app.wire import problems
-from app.wire.problems import UPLOADS_FULL, RequestError
+from app.inference.batcher import QueueFullError
+from app.telemetry.logs import REQUEST_ID
+from app.wire import refusals
 
-# What orchestrators and the page's visitors ask for before they could have a key.
-_OPEN = re.compile(r"/(health(/live|/ready)?|v2/health/(live|ready)|web/.*|)")
-NOSNIFF = (b"x-content-type-options", b"nosniff")
-_INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
-# An upload up to this size is taken even when the uploads together are too large.
-FAIR_SHARE = 64 * 1024
+if TYPE_CHECKING:
+    from app.telemetry.spans import Spans
 
+Handler = Callable[[Request], Awaitable[Response]]
 
-def is_open(path: str) -> bool:
-    """Whether a path answers without a key."""
-    return _OPEN.fullmatch(path) is not None
+logger = logging.getLogger(__name__)
 
 
-class Guard:
-    """ASGI middleware: refuses whom the keys don't admit, bounds uploads, adds security headers."""
+class ShortCut(NamedTuple):
+    """A route whose handler is called without looking for it."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    path: str
+    handler: Handler
+
+
+class Gate:
+    """ASGI: lets requests in, and answers out.
+
+    Args:
+        app: answers by its routes.
+        service: that is asked.
+        short_cuts: method and path -> the handler that the application's route calls as well.
+            These calls take places in the queue, and are refused while it is full.
+        cors: wraps what answers after a request has got its name and before it must show a key,
+            which a preflight can't.
+        spans: that each request is recorded in.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        service: Service,
+        short_cuts: Mapping[tuple[str, str], Handler],
+        cors: Callable[[ASGIApp], ASGIApp] | None = None,
+        spans: "Spans | None" = None,
+    ) -> None:
         self._app = app
         self._service = service
-        self._uploaded = 0  # bytes of bodies of requests that have no answer yet
+        self._short_cuts = {key: ShortCut(key[1], call) for key, call in short_cuts.items()}
+        self._admitted = cors(self._admit) if cors else self._admit
+        self._spans = spans
+        self._room = UploadRoom(service.settings.max_upload_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        guarded_send = _with_security_headers(send)
-        keys = self._service.keys
-        if keys and not is_open(scope["path"]):
-            given = given_key(scope)
-            if given is None or not keys.admit(given):
-                await _refuse(given)(scope, receive, guarded_send)
-                return
-        if scope["method"] in ("GET", "HEAD"):
-            await self._app(scope, receive, guarded_send)
-            return
-        mine = 0
-        limit = self._service.settings.max_upload_bytes
-
-        async def guarded_receive() -> Message:
-            nonlocal mine
-            message = await receive()
-            if message["type"] == "http.request":
-                size = len(message.get("body", b""))
-                mine += size
-                self._uploaded += size
-                if self._uploaded > limit and mine > FAIR_SHARE:
-                    raise RequestError(UPLOADS_FULL, "the uploads under way take all room")
-            return message
-
+        exchange = Exchange(scope, receive, send, self._room)
+        REQUEST_ID.set(exchange.identity.request_id)
+        span = None
+        if self._spans:
+            span = self._spans.start(scope["method"], *exchange.identity[1:])
+            exchange.trace = span.place
         try:
-            await self._app(scope, guarded_receive, guarded_send)
+            await self._admitted(scope, exchange.receive, exchange.send)
+        except Exception as error:
+            logger.exception("a request failed")
+            if not exchange.status:
+                await _problem(error, scope)(scope, receive, exchange.send)
+            elif not exchange.complete:  # nothing but cutting it off is honest
+                raise
         finally:
-            self._uploaded -= mine
+            line = exchange.end(self._service.metrics)
+            if span is not None:
+                span.end(line, scope["state"].get("timing"))
 
-
-def given_key(scope: Scope) -> bytes | None:
-    """The key that comes as `X-API-Key` or as a bearer token."""
-    for name, value in scope["headers"]:
-        if name == b"x-api-key":
-            return bytes(value)
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return bytes(value[7:].strip())
-    return None
-
-
-def _refuse(given: bytes | None) -> ASGIApp:
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        if given is None:
-            detail, challenge = "send an API key as X-API-Key or as a bearer token", "Bearer"
-        else:
-            detail, challenge = "the API key is not valid", 'Bearer error="invalid_token"'
-        error = RequestError(problems.UNAUTHORIZED, detail)
-        problem = problems.describe(error, problems.instance_of(scope["path"]))
-        response = problems.respond(problem, {"WWW-Authenticate": challenge})
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuses a request, or has it answered."""
+        response = keys.refusal(self._service.keys, scope)
+        if response is None:
+            short_cut = self._short_cuts.get((scope["method"], scope["path"]))
+            if short_cut is None:
+                await self._app(scope, receive, send)
+                return
+            response = await self._take(short_cut, scope, receive)
         await response(scope, receive, send)
 
-    return answer
+    async def _take(self, short_cut: ShortCut, scope: Scope, receive: Receive) -> Response:
+        """The answer of a short cut's handler."""
+        scope["app"], scope["route"] = self._app, short_cut
+        try:
+            # Before the body is read: an overload must not use up what it lacks.
+            if self._service.is_full():
+                raise QueueFullError("as many images are waiting as may")
+            return await short_cut.handler(Request(scope, receive))
+        except Exception as error:
+            if not isinstance(error, refusals.HANDLED):
+                logger.exception("a request failed")
+            return _problem(error, scope)
 
 
-def _with_security_headers(send: Send) -> Send:
-    """`send` that tells browsers to trust an answer no further than they must."""
-    held: Message | None = None  # the start of a page, until its content tells its scripts
-
-    async def guarded(message: Message) -> None:
-        nonlocal held
-        if message["type"] == "http.response.start":
-            headers = message["headers"] = list(message["headers"])
-            names = {name for name, _ in headers}
-            if NOSNIFF[0] not in names:
-                headers.append(NOSNIFF)
-            is_page = (b"content-type", b"text/html; charset=utf-8") in headers
-            if is_page and b"content-security-policy" not in names:
-                held = message
-                return
-        elif held is not None:
-            held["headers"] += _page_headers(message.get("body", b""))
-            await send(held)
-            held = None
-        await send(message)
-
-    return guarded
-
-
-def _page_headers(page: bytes) -> list[tuple[bytes, bytes]]:
-    """For a page of ours whose own inline scripts may run, and no others."""
-    hashes = [
-        b"'sha256-" + base64.b64encode(hashlib.sha256(script).digest()) + b"'"
-        for script in _INLINE_SCRIPT.findall(page)
-    ]
-    policy = [
-        b"default-src 'none'",
-        b"script-src " + b" ".join([b"'self'", *hashes]),
-        b"style-src 'self' 'unsafe-inline'",
-        b"img-src 'self' data:",
-        b"connect-src 'self'",
-        b"base-uri 'none'",
-        b"form-action 'none'",
-        b"frame-ancestors 'none'",
-    ]
-    return [
-        (b"content-security-policy", b"; ".join(policy)),
-        (b"referrer-policy", b"no-referrer"),
-    ]
+def _problem(error: Exception, scope: Scope) -> Response:
+    return refusals.respond(refusals.describe(error, refusals.instance_of(scope["path"])))

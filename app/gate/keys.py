@@ -1,12 +1,19 @@
-"""API keys: who may use the service."""
+"""API keys: who may use the service, and the refusal of everybody else."""
 
 import hashlib
 import hmac
 import re
 from collections.abc import Iterable
 
-from app.settings import Settings
+from starlette.responses import Response
+from starlette.types import Scope
 
+from app.settings import Settings
+from app.wire import refusals
+from app.wire.problems import UNAUTHORIZED, RequestError
+
+# What orchestrators and the page's visitors ask for before they could have a key.
+_OPEN = re.compile(r"/(health(/live|/ready)?|v2/health/(live|ready)|web/.*|)")
 _KEY = re.compile(r"[!-+\--~]+")  # visible ASCII but the comma, which separates keys
 
 
@@ -54,6 +61,37 @@ class Keys:
         digest = _digest(key)
         # No `any`: how many are compared must not tell which one fitted.
         return sum(hmac.compare_digest(digest, good) for good in self._digests) > 0
+
+
+def is_open(path: str) -> bool:
+    """Whether a path answers without a key."""
+    return _OPEN.fullmatch(path) is not None
+
+
+def refusal(keys: Keys, scope: Scope) -> Response | None:
+    """The answer to a request that needs a key and brings no good one, else None."""
+    if not keys or is_open(scope["path"]):
+        return None
+    given = _given_key(scope["headers"])
+    if given is None:
+        detail, challenge = "send an API key as X-API-Key or as a bearer token", "Bearer"
+    elif not keys.admit(given):
+        detail, challenge = "the API key is not valid", 'Bearer error="invalid_token"'
+    else:
+        return None
+    error = RequestError(UNAUTHORIZED, detail)
+    problem = refusals.describe(error, refusals.instance_of(scope["path"]))
+    return refusals.respond(problem, {"WWW-Authenticate": challenge})
+
+
+def _given_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The key that comes as `X-API-Key` or as a bearer token."""
+    for name, value in headers:
+        if name == b"x-api-key":
+            return value
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            return value[7:].strip()
+    return None
 
 
 def _digest(key: bytes) -> bytes:

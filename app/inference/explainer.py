@@ -1,14 +1,15 @@
-"""Explanations: where the model looked, and which ink the answer rests on. No HTTP in here."""
+"""Explanations: where the model looked, and what the answer rests on. No HTTP in here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.inference.batcher import Batcher
 from app.inference.engines import ExplainingEngine
-from app.inference.predictor import Prediction, Predictor
+from app.inference.predictor import Classification, Predictor
 from model.checkpoint.attribution import occlusion, spread
 
 # Explanations take tens of times a prediction's time: few may wait.
@@ -17,24 +18,24 @@ MAX_WAITING = 8
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """Of one image, over its pixels."""
+    """Of one sample, over its positions."""
 
-    grid: tuple[int, ...]  # rows and columns of the model's own attention
-    attention: NDArray[np.float32]  # (depth, latents, H, W), mean over heads; each sums to 1
-    attribution: NDArray[np.float32]  # (H, W), nats
+    grid: tuple[int, ...]  # positions of the model's own attention along each axis
+    attention: NDArray[np.float32]  # (depth, latents, *shape), mean over heads; each sums to 1
+    attribution: NDArray[np.float32]  # (*shape), nats
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """A prediction and what it rests on."""
 
-    prediction: Prediction
-    pixels: NDArray[np.uint8]  # (C, H, W), what the model saw
+    prediction: Classification
+    values: NDArray[Any]  # (C, *shape), what the model saw
     maps: Maps
 
 
 class Explainer:
-    """Explains one image at a time in a thread of its own, so that predictions go on beside it.
+    """Explains one sample at a time in a thread of its own, so that predictions go on beside it.
 
     What that takes is loaded for the first explanation.
     """
@@ -45,41 +46,40 @@ class Explainer:
         self._engine: ExplainingEngine | None = None
         self._batcher = Batcher(self._explain, max_batch=1, max_queue=MAX_WAITING)
 
-    async def explain(self, image: bytes, deadline: float) -> Explanation:
-        """Reads one image as `Predictor.predict` does, and explains the answer.
+    async def explain(self, content: bytes, deadline: float) -> Explanation:
+        """Classifies one file as `Predictor.predict` does, and explains the answer.
 
         Args:
-            image: a whole image file.
+            content: a whole file.
             deadline: on the event loop's clock.
 
         Raises:
-            ImageError: the bytes can't be read as an image.
+            InputError: the bytes can't be read.
             BatcherError: too many wait, the deadline passed, or `close` was called.
-            EngineError: the engine can't compute this image, or can't explain.
+            EngineError: the engine can't compute this sample, or can't explain.
         """
-        prediction, pixels = await self._predictor.predict_and_show(image, deadline)
-        (outcome,) = await self._batcher.submit([(pixels, prediction.label)], deadline)
+        prediction, values = await self._predictor.predict_and_show(content, deadline)
+        (outcome,) = await self._batcher.submit([(values, prediction.label)], deadline)
         if isinstance(outcome.value, Exception):
             raise outcome.value
-        return Explanation(prediction, pixels, outcome.value)
+        return Explanation(prediction, values, outcome.value)
 
     async def close(self) -> None:
-        """Takes no more images and returns when those taken have been explained."""
+        """Takes no more samples and returns when those taken have been explained."""
         await self._batcher.close()
 
-    def _explain(self, items: Sequence[tuple[NDArray[np.uint8], str]]) -> list[Maps]:
+    def _explain(self, items: Sequence[tuple[NDArray[Any], str]]) -> list[Maps]:
         if self._engine is None:
             self._engine = self._predictor.engine.explaining()
         engine, card = self._engine, self._predictor.card
         maps = []
-        for pixels, label in items:
-            attention = engine.attention(pixels[None])[0].mean(axis=1)  # (depth, L, *grid)
-            height, width = pixels.shape[1:]
+        for values, label in items:
+            attention = engine.attention(values[None])[0].mean(axis=1)  # (depth, L, *grid)
             attribution = occlusion(
-                pixels,
+                values,
                 card.labels.index(label),
-                lambda images: card.calibration.log_probabilities(engine.logits(images)),
+                lambda samples: card.calibration.log_probabilities(engine.logits(samples)),
             )
-            grid = attention.shape[2:]
-            maps.append(Maps(grid, spread(attention, (height, width)), attribution))
+            looked = spread(attention, values.shape[1:])
+            maps.append(Maps(attention.shape[2:], looked, attribution))
         return maps

@@ -1,24 +1,28 @@
-"""Image bytes -> predictions: decode, preprocess, batch, compute. No HTTP in here."""
+"""Files -> classifications: decode, prepare, batch, compute. No HTTP in here."""
 
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.inference import batcher
 from app.inference.batcher import Batcher, DeadlineExceededError
 from app.inference.engines import Engine, EngineError, create_engine, prove
 from app.settings import Settings
-from app.telemetry.metrics import Metrics
 from model.checkpoint.card import Card
-from model.checkpoint.folder import Checkpoint, read_checkpoint
-from model.modalities.digits.form import prepare
-from model.modalities.pillow import ImageError, decode, is_tiny
+from model.checkpoint.folder import (
+    PARTS_FOLDER,
+    Checkpoint,
+    CheckpointError,
+    read_checkpoint,
+)
+from model.modalities import FindParts, HasParts, InputError, Limits, find
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +35,7 @@ Made = TypeVar("Made")
 
 
 class Timing(NamedTuple):
-    """Where an image's time went, in seconds."""
+    """Where a sample's time went, in seconds."""
 
     decode: float
     preprocess: float
@@ -46,43 +50,60 @@ class Timing(NamedTuple):
         return cls(*longest) if longest else None
 
 
-class Prediction(NamedTuple):
-    """What the model reads in one image."""
+class Classification(NamedTuple):
+    """What the model says of one sample."""
 
     label: str  # of the most probable class
+    numbers: Mapping[str, int | None]  # that the label stands for, by name
     confidence: float  # its probability
     probabilities: tuple[float, ...]  # in the order of the card's labels; they sum to 1
     novelty: float  # how unlike all that the model knows, in [0, 1]
-    recognized: bool  # novelty is at most 0.5, which it exceeds for 1 % of the digits it knows
+    recognized: bool  # novelty is at most 0.5, which it exceeds for 1 % of what it knows
     timing: Timing
 
     @property
     def digit(self) -> int | None:
-        """The label as a number, if it is a digit."""
-        return int(self.label) if len(self.label) == 1 and self.label in "0123456789" else None
+        """The number of that name."""
+        return self.numbers.get("digit")
+
+
+class Observer(batcher.Observer, Protocol):
+    """Is told, on the event loop, what a predictor and its batcher do."""
+
+    def classified(self, classification: Classification) -> None:
+        """A sample was classified."""
+        ...
 
 
 _Output = tuple[list[float], float]  # probabilities, novelty
 
 
 class _Prepared(NamedTuple):
-    pixels: NDArray[np.uint8]  # (C, H, W)
+    values: NDArray[Any]  # (C, *shape)
     decode_s: float
     preprocess_s: float
 
 
 class Predictor:
-    """Owns the engine, the batcher before it and the threads that decode images.
+    """Owns the engine, the batcher before it and the threads that decode files.
 
     Nothing it does blocks the event loop.
     """
 
-    def __init__(self, card: Card, engine: Engine, settings: Settings) -> None:
+    def __init__(
+        self, card: Card, engine: Engine, settings: Settings, find_parts: FindParts | None = None
+    ) -> None:
         self.card = card
         self.engine = engine
-        self._max_pixels = settings.max_pixels
+        self.modality = find(card.input.modality)
+        self.find_parts = find_parts
+        self._numbers = {
+            label: {name: number.of(label) for name, number in self.modality.numbers.items()}
+            for label in card.labels
+        }
+        self.limits = Limits(settings.max_pixels)
         self._undecoded = 0
-        self._metrics: Metrics | None = None
+        self._observer: Observer | None = None
         self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decoder")
         self._batcher = Batcher(
             self._outputs,
@@ -91,68 +112,68 @@ class Predictor:
             concurrency=engine.concurrency,
         )
 
-    async def predict(self, image: bytes, deadline: float) -> Prediction:
-        """Reads one image.
+    async def predict(self, content: bytes, deadline: float) -> Classification:
+        """Classifies one file.
 
         Args:
-            image: a whole image file.
+            content: a whole file.
             deadline: on the event loop's clock.
 
         Raises:
-            ImageError: the bytes can't be read as an image.
+            InputError: the bytes can't be read.
             BatcherError: too many wait, the deadline passed, or `close` was called.
-            EngineError: the engine can't compute this image.
+            EngineError: the engine can't compute this sample.
         """
-        prediction, _ = await self.predict_and_show(image, deadline)
-        return prediction
+        classification, _ = await self.predict_and_show(content, deadline)
+        return classification
 
     async def predict_and_show(
-        self, image: bytes, deadline: float
-    ) -> tuple[Prediction, NDArray[np.uint8]]:
-        """Reads one image as `predict` does; also gives what the model saw, (C, H, W)."""
-        if is_tiny(image):  # decoding takes less time than handing it to another thread
+        self, content: bytes, deadline: float
+    ) -> tuple[Classification, NDArray[Any]]:
+        """Classifies one file as `predict` does; also gives what the model saw, (C, *shape)."""
+        if self.modality.is_small(content):
             self._check_room(1)
-            item = self._prepare(image)
+            item = self._prepare(content)
         else:
-            item = await self.in_decoder(self._prepare, image, deadline)
-        if isinstance(item, ImageError):
+            item = await self.in_decoder(self._prepare, content, deadline)
+        if isinstance(item, InputError):
             raise item
         (outcome,) = await self._compute([item], deadline)
         if isinstance(outcome, EngineError):
             raise outcome
-        return outcome, item.pixels
+        return outcome, item.values
 
     async def predict_many(
-        self, images: Sequence[bytes], deadline: float
-    ) -> list[Prediction | ImageError | EngineError]:
-        """Reads several images; one that fails has its error in its place.
+        self, contents: Sequence[bytes], deadline: float
+    ) -> list[Classification | InputError | EngineError]:
+        """Classifies several files; one that fails has its error in its place.
 
         Raises:
             BatcherError: too many wait, the deadline passed, or `close` was called.
         """
-        prepared = await self._in_decoders(self._prepare, images, deadline)
+        prepared = await self._in_decoders(self._prepare, contents, deadline)
         good = [item for item in prepared if isinstance(item, _Prepared)]
         outcomes = iter(await self._compute(good, deadline))
-        return [item if isinstance(item, ImageError) else next(outcomes) for item in prepared]
+        return [item if isinstance(item, InputError) else next(outcomes) for item in prepared]
 
     async def predict_arrays(
-        self, images: Sequence[NDArray[np.uint8]], deadline: float
-    ) -> list[Prediction | EngineError]:
-        """Reads images that are in the model's form already; one that fails has its error.
+        self, samples: Sequence[NDArray[Any]], deadline: float
+    ) -> list[Classification | EngineError]:
+        """Classifies samples that are in the input's form already; one that fails has its error.
 
         Args:
-            images: (C, H, W) each, light strokes on black.
+            samples: (C, *shape) each.
             deadline: on the event loop's clock.
 
         Raises:
             BatcherError: too many wait, the deadline passed, or `close` was called.
         """
-        return await self._compute([_Prepared(image, 0.0, 0.0) for image in images], deadline)
+        return await self._compute([_Prepared(sample, 0.0, 0.0) for sample in samples], deadline)
 
     async def in_decoder(
         self, function: Callable[[Given], Made], given: Given, deadline: float
     ) -> Made:
-        """The function's result, made by one of the threads that decode images.
+        """The function's result, made by one of the threads that decode files.
 
         Raises:
             BatcherError: too many wait, the deadline passed, or `close` was called.
@@ -160,25 +181,24 @@ class Predictor:
         (result,) = await self._in_decoders(function, [given], deadline)
         return result
 
-    def observe(self, metrics: Metrics) -> None:
-        """Counts there what it does from now on."""
-        self._metrics = metrics
-        self._batcher.observer = metrics
+    def observe(self, observer: Observer) -> None:
+        """Tells the observer what it does from now on."""
+        self._observer = self._batcher.observer = observer
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
-        """Computes batches of empty images, so that the first request finds all in place.
+        """Computes batches of empty samples, so that the first request finds all in place.
 
         Raises:
             EngineError: the engine can't compute them.
         """
         try:
             for size in batch_sizes:
-                self._outputs([self._empty_image()] * size)
+                self._outputs([self._empty()] * size)
         except Exception as error:
             raise EngineError(f"the engine fails its warm-up: {error}") from error
 
     def is_full(self) -> bool:
-        """Whether another image would be refused."""
+        """Whether another sample would be refused."""
         return not self._batcher.has_room(self._undecoded + 1)
 
     def stuck(self) -> bool:
@@ -190,18 +210,18 @@ class Predictor:
         if self.stuck():
             return False
         if not self._batcher.healthy:
-            await self._batcher.submit([self._empty_image()], deadline)
+            await self._batcher.submit([self._empty()], deadline)
         return self._batcher.healthy
 
     async def close(self) -> None:
-        """Takes no more images and returns when those taken have been answered."""
+        """Takes no more samples and returns when those taken have been answered."""
         await self._batcher.close()
         self._decoders.shutdown(wait=False)
 
-    def _check_room(self, images: int) -> None:
-        """Refuses images before the work of decoding them, which would be wasted."""
+    def _check_room(self, samples: int) -> None:
+        """Refuses samples before the work of decoding them, which would be wasted."""
         self._batcher.check_open()
-        self._batcher.check_room(self._undecoded + images)
+        self._batcher.check_room(self._undecoded + samples)
 
     async def _in_decoders(
         self, function: Callable[[Given], Made], given: Sequence[Given], deadline: float
@@ -221,44 +241,46 @@ class Predictor:
 
     async def _compute(
         self, prepared: Sequence[_Prepared], deadline: float
-    ) -> list[Prediction | EngineError]:
-        outcomes = await self._batcher.submit([item.pixels for item in prepared], deadline)
-        results: list[Prediction | EngineError] = []
+    ) -> list[Classification | EngineError]:
+        outcomes = await self._batcher.submit([item.values for item in prepared], deadline)
+        results: list[Classification | EngineError] = []
         for item, outcome in zip(prepared, outcomes, strict=True):
             if isinstance(outcome.value, Exception):
-                error = EngineError("the engine failed to compute this image")
+                error = EngineError("the engine failed to compute this sample")
                 logger.error("%s", error, exc_info=outcome.value)
                 results.append(error)
                 continue
             timing = Timing(item.decode_s, item.preprocess_s, outcome.queue_s, outcome.run_s)
-            prediction = self._prediction(outcome.value, timing)
-            if self._metrics:
-                self._metrics.prediction(prediction)
-            results.append(prediction)
+            classification = self._classification(outcome.value, timing)
+            if self._observer:
+                self._observer.classified(classification)
+            results.append(classification)
         return results
 
-    def _prepare(self, image: bytes) -> _Prepared | ImageError:
+    def _prepare(self, content: bytes) -> _Prepared | InputError:
         started = perf_counter()
         try:
-            picture = decode(image, self._max_pixels)
-        except ImageError as error:
+            sample = self.modality.decode(content, self.limits)
+        except InputError as error:
             return error
         decoded = perf_counter()
-        pixels = prepare(picture, self.card.preprocessing)
-        return _Prepared(pixels, decoded - started, perf_counter() - decoded)
+        values = self.modality.prepare(sample, self.card.input)
+        return _Prepared(values, decoded - started, perf_counter() - decoded)
 
-    def _outputs(self, images: Sequence[NDArray[np.uint8]]) -> list[_Output]:
-        logits, novelty = self.engine.compute(np.stack(images))
+    def _outputs(self, samples: Sequence[NDArray[Any]]) -> list[_Output]:
+        logits, novelty = self.engine.compute(np.stack(samples))
         if not math.isfinite(logits.sum() + novelty.sum()):
             raise EngineError("the engine computed numbers that are not finite")
         probabilities = self.card.calibration.probabilities(logits)
         return list(zip(probabilities.tolist(), novelty.tolist(), strict=True))
 
-    def _prediction(self, output: _Output, timing: Timing) -> Prediction:
+    def _classification(self, output: _Output, timing: Timing) -> Classification:
         probabilities, novelty = output
         confidence = max(probabilities)
-        return Prediction(
-            label=self.card.labels[probabilities.index(confidence)],
+        label = self.card.labels[probabilities.index(confidence)]
+        return Classification(
+            label=label,
+            numbers=self._numbers[label],
             confidence=confidence,
             probabilities=tuple(probabilities),
             novelty=novelty,
@@ -266,8 +288,8 @@ class Predictor:
             timing=timing,
         )
 
-    def _empty_image(self) -> NDArray[np.uint8]:
-        return np.zeros((self.card.model.num_channels, *self.card.model.input_shape), np.uint8)
+    def _empty(self) -> NDArray[Any]:
+        return np.zeros(self.card.input.array_shape, self.card.input.dtype)
 
 
 def load_predictor(settings: Settings, checkpoint: Checkpoint | None = None) -> Predictor:
@@ -284,6 +306,16 @@ def load_predictor(settings: Settings, checkpoint: Checkpoint | None = None) -> 
     checkpoint = checkpoint or read_checkpoint(settings.weights)
     engine = create_engine(checkpoint, settings.engine, settings.device, settings.threads)
     prove(engine, checkpoint)
-    predictor = Predictor(checkpoint.card, engine, settings)
+    predictor = Predictor(checkpoint.card, engine, settings, _part_finder(checkpoint))
     predictor.warm_up([1, settings.max_batch])
     return predictor
+
+
+def _part_finder(checkpoint: Checkpoint) -> FindParts | None:
+    modality = find(checkpoint.card.input.modality)
+    if not isinstance(modality, HasParts):
+        return None
+    try:
+        return modality.find_parts(checkpoint.parts, checkpoint.card.input)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.folder / PARTS_FOLDER}: {error}") from None

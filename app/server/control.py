@@ -16,7 +16,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import assert_never
 
-from app.gate.service import UNUSABLE, Candidate, Service
+from app.gate.reload import UNUSABLE, Replacement, prepare, put_in_place
+from app.gate.service import Service
 from app.inference.predictor import load_predictor
 from app.wire.problems import RELOAD_FAILED, RequestError
 from model.checkpoint.folder import Checkpoint
@@ -122,7 +123,7 @@ class WorkerEnd:
         self._service = service
         self._pipe = pipe
         self._metrics_folder = metrics_folder
-        self._prepared: Candidate | None = None
+        self._prepared: Replacement | None = None
         self._reloaded: asyncio.Future[str | None] | None = None
 
     def start(self, stop: Callable[[], None]) -> None:
@@ -185,17 +186,17 @@ class WorkerEnd:
 
     def _prepare(self, checkpoint: Checkpoint) -> None:
         load = functools.partial(load_predictor, checkpoint=checkpoint)
-        self._prepared = self._service.prepare(load)
+        self._prepared = prepare(self._service, load)
 
     def _commit(self) -> None:
         if self._prepared is None:
             raise RuntimeError("there is nothing to commit")
-        self._service.put_in_place(self._prepared)
+        put_in_place(self._service, self._prepared)
         self._prepared = None
 
     def _abort(self) -> None:
         if self._prepared is not None:  # its threads would keep the model in memory
-            self._closing = self._loop.create_task(self._prepared.predictor.close())
+            self._closing = self._loop.create_task(self._prepared.model.close())
         self._prepared = None
 
     def _end_request(self, error: str | None) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import assert_never
 
 from app.server.control import Done, Heartbeat, ReloadRequested, Report
-from app.server.reload import ReloadCoordinator
+from app.server.reload_coordinator import ReloadCoordinator
 from app.server.signals import Signals
 from app.server.worker import FAILURE
 from app.server.worker_process import WorkerProcess

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import logging
 import math
 import os
@@ -11,16 +10,14 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.gate.direct import Direct
-from app.gate.service import Lifespan, Service, create_service
 from app.inference.predictor import load_predictor
 from app.server.connections import KEEP_ALIVE_S, ConnectionLimits, limited, sweep
 from app.server.control import Order, Report, WorkerEnd
@@ -28,6 +25,9 @@ from app.settings import Settings
 from app.telemetry.logs import configuration
 from app.wire.problems import RequestError
 from model.checkpoint.folder import Checkpoint
+
+if TYPE_CHECKING:
+    from app.application import Application
 
 FAILURE = 1
 # A request on its way over a connection that was taken still gets its answer.
@@ -39,31 +39,6 @@ ACCEPTS = 16
 SWITCH_S = 0.0005
 
 logger = logging.getLogger(__name__)
-
-
-class _Rest:
-    """ASGI: the whole application, made when the service is ready to answer the direct way.
-
-    To import and make it takes as long as all that comes before.
-    """
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._app: ASGIApp | None = None
-
-    def make(self) -> None:
-        """Begins to, in a thread; requests wait for it."""
-        self._making = asyncio.ensure_future(asyncio.to_thread(self._make))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._app is None:
-            self._app = await asyncio.shield(self._making)
-        await self._app(scope, receive, send)
-
-    def _make(self) -> ASGIApp:
-        from app.application import application
-
-        return application(self._service)
 
 
 def descriptors(listener: socket.socket) -> list[socket.socket]:
@@ -83,23 +58,17 @@ class Server(uvicorn.Server):
     second one ends it now. SIGHUP reloads. Under a supervisor only SIGTERM counts, and once.
 
     Args:
-        settings: of the service.
-        service: that answers.
+        app: that answers.
         on_ready: called when connections are accepted.
         supervised: whether a supervisor gets the signals.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        service: Service,
-        on_ready: Callable[[], None],
-        *,
-        supervised: bool,
+        self, app: "Application", on_ready: Callable[[], None], *, supervised: bool
     ) -> None:
-        self._rest = _Rest(service)
+        service, settings = app.service, app.service.settings
         config = uvicorn.Config(
-            Lifespan(Direct(self._rest, service), service),
+            app,
             http=limited(ConnectionLimits.of(settings), service),
             ws="none",
             lifespan="on",
@@ -126,7 +95,6 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
-        self._rest.make()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:  # once a second
@@ -189,18 +157,23 @@ class Server(uvicorn.Server):
         task.add_done_callback(self._reloads.discard)
 
 
-def serve(settings: Settings, listener: socket.socket, on_ready: Callable[[], None]) -> int:
+def serve(
+    settings: Settings,
+    checkpoint: Checkpoint,
+    listener: socket.socket,
+    on_ready: Callable[[], None],
+) -> int:
     """Serves in this process until a signal; the exit code.
 
     Args:
         settings: of the service.
+        checkpoint: to serve first.
         listener: bound to its address.
         on_ready: called when connections are accepted.
     """
-    service = create_service(settings, load_predictor)
     try:
-        server = Server(settings, service, on_ready, supervised=False)
-        server.serve_on(listener)
+        app = _application(settings, checkpoint)
+        Server(app, on_ready, supervised=False).serve_on(listener)
     except SystemExit as stop:  # 0 for a signal during the start; a failure is logged
         return FAILURE if stop.code else 0
     return 0
@@ -223,8 +196,21 @@ def serve_under_supervisor(
         metrics_folder: where the workers share what they count.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C, which the supervisor gets
-    load = functools.partial(load_predictor, checkpoint=checkpoint)
-    service = create_service(settings, load, metrics_folder)
-    control = WorkerEnd(service, pipe, metrics_folder)
-    server = Server(settings, service, lambda: control.start(server.drain), supervised=True)
+    app = _application(settings, checkpoint, metrics_folder)
+    control = WorkerEnd(app.service, pipe, metrics_folder)
+    server = Server(app, lambda: control.start(server.drain), supervised=True)
     server.serve_on(listener)
+
+
+def _application(
+    settings: Settings, checkpoint: Checkpoint, metrics_folder: Path | None = None
+) -> "Application":
+    """The application, made while its model is loaded in another thread."""
+    loader = ThreadPoolExecutor(1, "loader")
+    predictor = loader.submit(load_predictor, settings, checkpoint)
+    # To import it takes about as long as all that comes before.
+    from app.application import Application, create_service
+
+    app = Application(create_service(settings, load_predictor, metrics_folder), predictor.result)
+    loader.shutdown(wait=False)
+    return app

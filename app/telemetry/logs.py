@@ -1,7 +1,7 @@
 """Log lines: JSON for machines, text for people.
 
-What is said of a request is what `app.telemetry.requests` puts into `fields`: never what was uploaded,
-nor queries or headers, which may hold secrets.
+A request's line says what `app.telemetry.requests` puts into `fields`: never what was uploaded, nor
+queries or headers, which may hold secrets.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ import time
 from collections import deque
 from contextvars import ContextVar
 from json.encoder import encode_basestring_ascii as quote
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
-LogFormat = Literal["auto", "text", "json"]
+from app.settings import LogFormat
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 ACCESS = logging.getLogger("app.access")

@@ -28,7 +28,7 @@ from prometheus_client.registry import Collector
 from app.telemetry.tally import Key, Tally
 
 if TYPE_CHECKING:
-    from app.inference.predictor import Prediction
+    from app.inference.predictor import Classification
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _STAGE_SECONDS = (0.0001, 0.00025, 0.0005, *_SECONDS[:-3])
@@ -81,7 +81,7 @@ BATCHES = Figure(
     "perceiver_batch_size", "histogram", "Images that the engine computed at once.", (), _SIZES
 )
 QUEUED = Figure("perceiver_queue_depth", "gauge", "Images that wait for the engine.")
-DIGITS = Figure("perceiver_predictions", "counter", "Images read, by answer.", ("digit",))
+PREDICTIONS = Figure("perceiver_predictions", "counter", "Answers, by label.", ("label",))
 CONFIDENCE = Figure(
     "perceiver_prediction_confidence",
     "histogram",
@@ -104,7 +104,17 @@ MODEL = Figure(
 )
 FIGURES = {
     figure.name: figure
-    for figure in (REQUESTS, REJECTED, STAGES, BATCHES, QUEUED, DIGITS, CONFIDENCE, NOVELTY, MODEL)
+    for figure in (
+        REQUESTS,
+        REJECTED,
+        STAGES,
+        BATCHES,
+        QUEUED,
+        PREDICTIONS,
+        CONFIDENCE,
+        NOVELTY,
+        MODEL,
+    )
 }
 
 
@@ -139,14 +149,14 @@ class Metrics(Collector):
         """Counts a request that was answered with an error."""
         self._values[self._place(REJECTED, reason)] += 1
 
-    def prediction(self, prediction: "Prediction") -> None:
-        """Counts an image that was read."""
-        for place, seconds in zip(self._stages, prediction.timing, strict=True):
+    def classified(self, classification: "Classification") -> None:
+        """Counts a sample that was classified."""
+        for place, seconds in zip(self._stages, classification.timing, strict=True):
             if seconds:  # an image that came as an array was not decoded
                 self._observe(place, _STAGE_SECONDS, seconds)
-        self._values[self._place(DIGITS, prediction.label)] += 1
-        self._observe(self._confidence, _SHARES, prediction.confidence)
-        self._observe(self._novelty, _SHARES, prediction.novelty)
+        self._values[self._place(PREDICTIONS, classification.label)] += 1
+        self._observe(self._confidence, _SHARES, classification.confidence)
+        self._observe(self._novelty, _SHARES, classification.novelty)
 
     def batch(self, size: int) -> None:
         """Counts a batch that the engine computed."""
@@ -164,7 +174,7 @@ class Metrics(Collector):
     def expect(self, labels: Iterable[str], reasons: Iterable[str]) -> None:
         """Makes counters of answers and of errors start from 0, not from their first event."""
         for label in labels:
-            self._place(DIGITS, label)
+            self._place(PREDICTIONS, label)
         for reason in reasons:
             self._place(REJECTED, reason)
 

@@ -1,90 +1,11 @@
-"""What operators see of each request: its id, Server-Timing, figures and one log line."""
-
-import logging
-import random
-import re
-import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+"""What operators see of a request: its figures, its log line, and its Server-Timing."""
 
 from app.inference.predictor import Timing
-from app.telemetry.logs import REQUEST_ID, log_request
+from app.telemetry.logs import log_request
 from app.telemetry.metrics import Metrics
-from app.telemetry.traces import TraceContext, parse_traceparent
-from app.wire import problems
+from app.telemetry.traces import TraceContext
 
-if TYPE_CHECKING:
-    from app.telemetry.spans import Spans
-
-_ID = re.compile(rb"[!-~]{1,128}")  # visible ASCII
 _STAGE_MS = tuple(f"{stage}_ms" for stage in Timing._fields)
-
-NO_ROUTE = "other"  # the label of a path that no route answers: an asset, or nothing
-
-logger = logging.getLogger(__name__)
-
-
-class Observe:
-    """ASGI middleware: names each request, times it, logs it, and answers for what it breaks."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics, spans: "Spans | None" = None) -> None:
-        self._app = app
-        self._metrics = metrics
-        self._spans = spans
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        request_id, caller, tracestate = _names(scope)
-        span = None
-        trace = caller.child() if caller else None
-        if self._spans:
-            span = self._spans.start(scope["method"], caller, tracestate)
-            trace = span.place
-        REQUEST_ID.set(request_id)
-        state = scope.setdefault("state", {})
-        status = 0
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                total = time.perf_counter() - started
-                headers["Server-Timing"] = server_timing(state.get("timing"), total)
-                if trace is not None:
-                    headers["traceresponse"] = trace.header()
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_with_headers)
-        except Exception as error:
-            logger.exception("a request failed")
-            if status:  # half an answer is out: nothing but cutting it off is honest
-                raise
-            problem = problems.describe(error, problems.instance_of(scope["path"]))
-            await problems.respond(problem)(scope, receive, send_with_headers)
-        finally:
-            line = tell(
-                self._metrics,
-                request_id=request_id,
-                method=scope["method"],
-                route=getattr(scope.get("route"), "path", "") or NO_ROUTE,
-                path=scope["path"],
-                status=status,
-                seconds=time.perf_counter() - started,
-                reason=state.get("reason"),
-                timing=state.get("timing"),
-                trace=trace,
-            )
-            if span is not None:
-                span.end(line, state.get("timing"))
 
 
 def tell(
@@ -138,24 +59,3 @@ def server_timing(timing: Timing | None, total: float) -> str:
         f"decode;dur={decode * 1000:.2f}, preprocess;dur={preprocess * 1000:.2f}, "
         f"queue;dur={queue * 1000:.2f}, infer;dur={infer * 1000:.2f}, {last}"
     )
-
-
-def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The caller's own id if it is visible ASCII of bearable length, else a new one."""
-    for name, value in headers:
-        if name == b"x-request-id" and _ID.fullmatch(value):
-            return str(value, "ascii")
-    return f"{random.getrandbits(128):032x}"
-
-
-def _names(scope: Scope) -> tuple[str, TraceContext | None, str]:
-    """The request's id, the caller's place in a trace, if it has one, and its `tracestate`."""
-    traceparents: list[bytes] = []
-    tracestates: list[str] = []
-    for name, value in scope["headers"]:
-        if name == b"traceparent":
-            traceparents.append(value)
-        elif name == b"tracestate":
-            tracestates.append(value.decode("latin-1"))
-    caller = parse_traceparent(traceparents[0]) if len(traceparents) == 1 else None
-    return request_id_of(scope["headers"]), caller, ",".join(tracestates)

@@ -1,4 +1,4 @@
-"""JSON bodies of the answers."""
+"""JSON bodies of the answers; those of the protocol under /v2 are in `app.wire.open_inference`."""
 
 import math
 from typing import Literal
@@ -8,10 +8,22 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.inference.explainer import Explanation
-from app.inference.predictor import Prediction
-from app.inference.reader import Number
+from app.inference.predictor import Classification
+from app.inference.reader import Reading
+from app.settings import Settings
 from app.wire.problems import Problem
-from model.checkpoint.card import Card
+from model.checkpoint.calibration import Calibration
+from model.checkpoint.card import (
+    Card,
+    ClassFigures,
+    DatasetInfo,
+    Evaluation,
+    NoveltyFigures,
+    TrainingRecord,
+)
+from model.checkpoint.config import PerceiverConfig, TrainConfig
+from model.modalities.digits.modality import SPEC
+from model.modalities.pillow import FORMATS
 
 _SEVEN: dict[str, JsonValue] = {
     "digit": 7,
@@ -40,14 +52,18 @@ _UNREADABLE: dict[str, JsonValue] = {
     "instance": "/predict/batch#1",
 }
 _MODEL: dict[str, JsonValue] = {"model": "perceiver-mnist", "version": "1.0.0"}
-
-
 _FLAT: JsonValue = [[0.25, 0.25], [0.25, 0.25]]
 
 Map = list[list[float]]  # rows of the input's size
 
 
-class Reading(BaseModel):
+class Answer(BaseModel):
+    """A part of an answer; it costs nothing before the first is made."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class PredictionFields(Answer):
     """What the model reads in one image."""
 
     model_config = ConfigDict(json_schema_extra={"example": _SEVEN})
@@ -64,10 +80,10 @@ class Reading(BaseModel):
     )
 
     @classmethod
-    def of(cls, prediction: Prediction) -> "Reading":
+    def of(cls, prediction: Classification) -> "PredictionFields":
         """As the answer tells it."""
         return cls.model_construct(
-            digit=prediction.digit,
+            digit=prediction.numbers["digit"],
             label=prediction.label,
             confidence=prediction.confidence,
             probabilities=list(prediction.probabilities),
@@ -76,31 +92,31 @@ class Reading(BaseModel):
         )
 
 
-class _FromModel(BaseModel):
+class ModelFields(Answer):
     model: str = Field(description="name of the model")
     version: str = Field(description="its semantic version")
 
 
-class PredictAnswer(_FromModel, Reading):
+class PredictAnswer(ModelFields, PredictionFields):
     """Answer of /predict."""
 
     model_config = ConfigDict(json_schema_extra={"example": {**_SEVEN, **_MODEL}})
 
     @classmethod
-    def of_model(cls, prediction: Prediction, card: Card) -> "PredictAnswer":
+    def of_model(cls, prediction: Classification, card: Card) -> "PredictAnswer":
         """As the answer tells it, with the model's name."""
-        reading = dict(Reading.of(prediction))
-        return cls.model_construct(**reading, model=card.name, version=card.version)
+        fields = dict(PredictionFields.of(prediction))
+        return cls.model_construct(**fields, model=card.name, version=card.version)
 
 
-class BlockAttention(BaseModel):
+class BlockAttention(Answer):
     """Where one block's latents looked."""
 
     mean: Map = Field(description="of its latents")
     latents: list[Map] = Field(description="each latent's, the mean over its heads")
 
 
-class Attention(BaseModel):
+class Attention(Answer):
     """Where the model looked: cross-attention over the pixels, each map of sum 1."""
 
     grid: list[int] = Field(
@@ -110,7 +126,7 @@ class Attention(BaseModel):
     blocks: list[BlockAttention] = Field(description="in the order that they look")
 
 
-class Attribution(BaseModel):
+class Attribution(Answer):
     """Which ink the answer rests on."""
 
     method: Literal["occlusion"] = Field(
@@ -159,7 +175,7 @@ class ExplainAnswer(PredictAnswer):
         ]
         return cls.model_construct(
             **dict(PredictAnswer.of_model(explanation.prediction, card)),
-            input=explanation.pixels[0].tolist(),
+            input=explanation.values[0].tolist(),
             attention=Attention.model_construct(
                 grid=list(maps.grid), mean=_rows(maps.attention.mean(axis=(0, 1))), blocks=blocks
             ),
@@ -175,7 +191,7 @@ def _rows(values: NDArray[np.float32]) -> Map:
     return rows
 
 
-class Box(BaseModel):
+class Box(Answer):
     """Where a digit stands, in pixels of the upright picture, from its top left corner."""
 
     x: float
@@ -190,21 +206,21 @@ class Box(BaseModel):
         return cls.model_construct(x=x, y=y, width=width, height=height)
 
 
-class BoxedReading(Reading):
+class ReadDigit(PredictionFields):
     """One digit of a number."""
 
     box: Box
 
 
-class ReadLine(BaseModel):
+class ReadLine(Answer):
     """One line of a picture."""
 
     text: str = Field(description="its digits, left to right")
     confidence: float = Field(ge=0, le=1, description="the product of the digits' confidences")
-    digits: list[BoxedReading]
+    digits: list[ReadDigit]
 
 
-class ReadAnswer(_FromModel):
+class ReadAnswer(ModelFields):
     """Answer of /read."""
 
     model_config = ConfigDict(
@@ -233,13 +249,13 @@ class ReadAnswer(_FromModel):
     lines: list[ReadLine] = Field(description="top to bottom; empty where no digits are found")
 
     @classmethod
-    def of_number(cls, number: Number, card: Card) -> "ReadAnswer":
+    def of_number(cls, number: Reading, card: Card) -> "ReadAnswer":
         """As the answer tells it."""
         lines = []
         for line in number.lines:
             digits = [
-                BoxedReading.model_construct(
-                    **dict(Reading.of(digit.prediction)),
+                ReadDigit.model_construct(
+                    **dict(PredictionFields.of(digit.classification)),
                     box=Box.of(digit.box),
                 )
                 for digit in line
@@ -262,23 +278,25 @@ class ReadAnswer(_FromModel):
         )
 
 
-class ItemError(BaseModel):
+class ItemError(Answer):
     """In the place of an image that can't be read."""
 
     error: Problem
 
 
-class BatchAnswer(_FromModel):
+class BatchAnswer(ModelFields):
     """Answer of /predict/batch."""
 
     model_config = ConfigDict(
         json_schema_extra={"example": {**_MODEL, "predictions": [_SEVEN, {"error": _UNREADABLE}]}}
     )
 
-    predictions: list[Reading | ItemError] = Field(description="one per image, in their order")
+    predictions: list[PredictionFields | ItemError] = Field(
+        description="one per image, in their order"
+    )
 
 
-class ReloadAnswer(_FromModel):
+class ReloadAnswer(ModelFields):
     """Answer of /admin/reload."""
 
     model_config = ConfigDict(json_schema_extra={"example": {**_MODEL, "previous": "0.9.0"}})
@@ -286,7 +304,7 @@ class ReloadAnswer(_FromModel):
     previous: str = Field(description="version that served before")
 
 
-class HealthAnswer(BaseModel):
+class HealthAnswer(Answer):
     """Answer of the health calls where all is well."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"status": "ok"}})
@@ -294,7 +312,7 @@ class HealthAnswer(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-class EngineInfo(BaseModel):
+class EngineInfo(Answer):
     """What computes."""
 
     name: str = Field(description="onnxruntime or torch")
@@ -302,7 +320,7 @@ class EngineInfo(BaseModel):
     threads: int = Field(description="CPU threads of one computation")
 
 
-class InputInfo(BaseModel):
+class InputInfo(Answer):
     """What images are expected."""
 
     formats: list[str] = Field(description="image types that are read")
@@ -310,7 +328,7 @@ class InputInfo(BaseModel):
     note: str = "any size and mode, dark on light or light on dark: the service centres the digit"
 
 
-class Limits(BaseModel):
+class Limits(Answer):
     """Bounds on requests."""
 
     max_bytes: int = Field(description="bytes of one image")
@@ -322,125 +340,51 @@ class Limits(BaseModel):
     request_timeout_s: float = Field(description="seconds for an answer once the body is read")
 
 
-class MetadataAnswer(BaseModel):
+def _add_metadata_example(schema: dict[str, JsonValue]) -> None:
+    """Called where the schema is asked for: a card takes time to make."""
+    figures = Evaluation(
+        n=100,
+        errors=1,
+        accuracy=0.99,
+        nll=0.03,
+        ece=0.005,
+        per_class=tuple(
+            ClassFigures(label=str(d), n=10, recall=0.99, precision=0.99) for d in range(10)
+        ),
+    )
+    answer = MetadataAnswer(
+        card=Card(
+            name="perceiver-mnist",
+            version="1.0.0",
+            created="2026-01-01T00:00:00+00:00",
+            parameters=1_000_000,
+            model=PerceiverConfig(),
+            labels=tuple("0123456789"),
+            inputs=(SPEC,),
+            calibration=Calibration(temperature=1.4, sharpness=1.8),
+            metrics={"validation": figures, "test": figures},
+            novelty=NoveltyFigures(validation_false_alarms=0.01, test_false_alarms=0.012),
+            dataset=DatasetInfo(name="MNIST", sha256="0" * 64, train=800, validation=100, test=100),
+            training=TrainingRecord(
+                recipe=TrainConfig(), chosen_epoch=40, seconds=4000, environment={"torch": "2.13.0"}
+            ),
+            files={"model.safetensors": "0" * 64, "model.onnx": "0" * 64},
+        ),
+        engine=EngineInfo(name="onnxruntime", device="cpu", threads=2),
+        input=InputInfo(formats=list(FORMATS), shape=[1, 28, 28]),
+        limits=Limits.model_validate(Settings.model_construct(), from_attributes=True),
+        versions={"python": "3.11.7", "onnxruntime": "1.32.0"},
+    )
+    schema["example"] = answer.model_dump(mode="json")
+
+
+class MetadataAnswer(Answer):
     """Answer of /metadata."""
+
+    model_config = ConfigDict(json_schema_extra=_add_metadata_example)
 
     card: Card
     engine: EngineInfo
     input: InputInfo
     limits: Limits
     versions: dict[str, str] = Field(description="of Python and the libraries in use")
-
-
-class InferError(BaseModel):
-    """An error of the Open Inference Protocol."""
-
-    model_config = ConfigDict(json_schema_extra={"example": {"error": "the model is not loaded"}})
-
-    error: str = Field(description="what happened and what would help")
-
-
-class InferLive(BaseModel):
-    """Answer of /v2/health/live where all is well."""
-
-    model_config = ConfigDict(json_schema_extra={"example": {"live": True}})
-
-    live: Literal[True] = True
-
-
-class InferReady(BaseModel):
-    """Answer of /v2/health/ready where all is well."""
-
-    model_config = ConfigDict(json_schema_extra={"example": {"ready": True}})
-
-    ready: Literal[True] = True
-
-
-class InferServer(BaseModel):
-    """Answer of /v2."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "name": "perceiver-serve",
-                "version": "0.1.0",
-                "extensions": ["binary_tensor_data"],
-            }
-        }
-    )
-
-    name: str = "perceiver-serve"
-    version: str
-    extensions: list[str] = ["binary_tensor_data"]
-
-
-class InferTensor(BaseModel):
-    """A tensor of the model."""
-
-    name: str
-    datatype: str = Field(description="UINT8, INT64, FP32 or BYTES")
-    shape: list[int] = Field(description="-1 is the number of images")
-
-
-class InferModel(BaseModel):
-    """Answer of /v2/models/NAME."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "name": "perceiver-mnist",
-                "versions": ["1.0.0"],
-                "platform": "onnxruntime",
-                "inputs": [{"name": "picture", "datatype": "BYTES", "shape": [-1]}],
-                "outputs": [{"name": "digit", "datatype": "INT64", "shape": [-1]}],
-            }
-        }
-    )
-
-    name: str
-    versions: list[str]
-    platform: str = Field(description="what computes")
-    inputs: list[InferTensor]
-    outputs: list[InferTensor]
-
-
-class InferModelReady(BaseModel):
-    """Answer of /v2/models/NAME/ready where all is well."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"example": {"name": "perceiver-mnist", "ready": True}}
-    )
-
-    name: str
-    ready: Literal[True] = True
-
-
-class InferData(InferTensor):
-    """A tensor with its values."""
-
-    parameters: dict[str, JsonValue] | None = Field(
-        None, description="`binary_data_size`: bytes of the values after the JSON"
-    )
-    data: list[JsonValue] | None = Field(
-        None, description="the values, row by row, where they are in the JSON"
-    )
-
-
-class InferAnswer(BaseModel):
-    """Answer of /v2/models/NAME/infer."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "model_name": "perceiver-mnist",
-                "model_version": "1.0.0",
-                "id": "42",
-                "outputs": [{"name": "digit", "datatype": "INT64", "shape": [1], "data": [7]}],
-            }
-        }
-    )
-
-    model_name: str
-    model_version: str
-    id: str | None = Field(None, description="the caller's own, if sent")
-    outputs: list[InferData]

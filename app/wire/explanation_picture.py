@@ -31,7 +31,7 @@ def draw(explanation: Explanation, uploaded: Image.Image, labels: Sequence[str])
 
     Returns: a PNG file.
     """
-    maps, ink = explanation.maps, explanation.pixels.max(axis=0)
+    maps, ink = explanation.maps, explanation.values.max(axis=0)
     looked = maps.attention.mean(axis=(0, 1))
     peak = max(float(np.abs(maps.attribution).max()), 1e-6)
     panels = [

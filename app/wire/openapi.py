@@ -1,40 +1,37 @@
-"""Parts of the OpenAPI description that calls share."""
+"""The OpenAPI document, made of the table in `app.wire.contracts` when it is first asked for."""
 
-from collections.abc import Callable, Mapping
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from app.wire.answers import InferError
-from app.wire.problems import (
-    DEADLINE_EXCEEDED,
-    EMPTY_BODY,
-    EMPTY_IMAGE,
-    INTERNAL,
-    MALFORMED_FORM,
-    MEDIA_TYPE,
-    NOT_READY,
-    QUEUE_FULL,
-    TOO_MANY_BYTES,
-    TOO_MANY_FILES,
-    TOO_MANY_PIXELS,
-    UNAUTHORIZED,
-    UNREADABLE_IMAGE,
-    UNSUPPORTED_CONTENT_TYPE,
-    UNSUPPORTED_IMAGE,
-    UPLOAD_STALLED,
-    WRONG_FIELD,
-    Kind,
-    Problem,
-    speaks_open_inference,
-)
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-REQUEST_ID_PARAMETER = {
+from app.wire.contracts import CONTRACTS, Contract
+from app.wire.open_inference import InferError
+from app.wire.problems import UNAUTHORIZED, Kind, Problem
+from app.wire.refusals import respond, speaks_open_inference
+
+_SCHEMAS = "#/components/schemas/{model}"
+_JSON = "application/json"
+_TEXT = {"type": "string"}
+
+_REQUEST_ID = {
     "name": "X-Request-ID",
     "in": "header",
     "required": False,
     "description": "Comes back in the answer and in the log; else the service makes one up.",
-    "schema": {"type": "string"},
+    "schema": _TEXT,
 }
-HEADERS: dict[str, Any] = {
+_IN_PATH = {
+    "name": {"description": "the model's name", "example": "perceiver-mnist"},
+    "version": {"description": "its version", "example": "1.0.0"},
+    "slug": {"description": "the last part of a problem's type", "example": "queue-full"},
+}
+_HEADERS = {
     "X-Request-ID": {
         "description": "Names this request in the log.",
         "required": True,
@@ -44,123 +41,104 @@ HEADERS: dict[str, Any] = {
         "description": "Milliseconds: total, and of a prediction decode, preprocess, queue, infer "
         "(in a batch each of its slowest image).",
         "required": True,
-        "schema": {"type": "string"},
+        "schema": _TEXT,
     },
 }
-_RETRY_AFTER = {
-    "description": "Seconds to wait before the next try.",
-    "required": True,
-    "schema": {"type": "integer", "minimum": 0},
-}
-
-BINARY = {"type": "string", "format": "binary"}
-IMAGE_BODY: dict[str, Any] = {
-    "required": True,
-    "description": "The image in the form field `file`, or as the body itself.",
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["file"],
-                "properties": {"file": BINARY},
-                "additionalProperties": False,
-            },
-            "example": {"file": "7.png"},
-        },
-        "image/*": {"schema": BINARY, "example": "the bytes of 7.png"},
-    },
-}
-REQUEST_ERRORS = {
-    EMPTY_BODY: "the request has no body; send an image",
-    MALFORMED_FORM: "the form ends before its closing boundary",
-    UPLOAD_STALLED: "nothing arrived for 10 s",
-    UNSUPPORTED_CONTENT_TYPE: "the content type is text/plain; send multipart/form-data",
-    INTERNAL: "something went wrong on our side",
-    QUEUE_FULL: "1024 images are waiting, as many as may",
-    NOT_READY: "the service is shutting down",
-    DEADLINE_EXCEEDED: "the answer was not ready in time",
-}
-# Of calls that take one image.
-IMAGE_ERRORS = {
-    **REQUEST_ERRORS,
-    EMPTY_IMAGE: "the image is empty: it has no bytes",
-    WRONG_FIELD: "there is a field 'image'; send only 'file'",
-    TOO_MANY_FILES: "more than 1 file(s) in the field 'file'",
-    TOO_MANY_BYTES: "the body has more than 10,485,760 bytes",
-    TOO_MANY_PIXELS: "the image has 9000 x 9000 pixels, more than the 25,000,000 allowed",
-    UNSUPPORTED_IMAGE: "the image is of none of the types read: PNG, JPEG, GIF, BMP, WEBP, TIFF",
-    UNREADABLE_IMAGE: "the PNG image is truncated or broken",
-}
-
-
-_CHALLENGE = {
-    "description": "What to authenticate with (RFC 6750).",
-    "required": True,
-    "schema": {"type": "string"},
-}
-
-
-def errors(path: str, details: Mapping[Kind, str]) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a call that may answer with these kinds of problem.
-
-    Args:
-        path: of the call.
-        details: kind -> an example of its detail.
-    """
-    responses: dict[int | str, dict[str, Any]] = {}
-    for status in sorted({kind.status for kind in details}):
-        kinds = [kind for kind in details if kind.status == status]
-        responses[status] = {
-            "description": "; ".join(kind.title for kind in kinds),
-            "headers": {**HEADERS, **({"Retry-After": _RETRY_AFTER} if status == 503 else {})},
+_HEADERS_OF_STATUS: dict[int, dict[str, Any]] = {
+    401: {
+        "WWW-Authenticate": {
+            "description": "What to authenticate with (RFC 6750).",
+            "required": True,
+            "schema": _TEXT,
         }
-        if speaks_open_inference(path):
-            responses[status]["model"] = InferError
-            values = {kind: {"error": details[kind]} for kind in kinds}
-            responses[status]["content"] = {
-                "application/json": {"examples": _examples(values)},
-            }
-        else:
-            values = {kind: _problem(kind, path, details[kind]) for kind in kinds}
-            responses[status]["content"] = {
-                MEDIA_TYPE: {
-                    "schema": {"$ref": "#/components/schemas/Problem"},
-                    "examples": _examples(values),
-                }
-            }
-    return responses
+    },
+    503: {
+        "Retry-After": {
+            "description": "Seconds to wait before the next try.",
+            "required": True,
+            "schema": {"type": "integer", "minimum": 0},
+        }
+    },
+}
+_SECURITY_SCHEMES = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+}
 
 
-def _problem(kind: Kind, path: str, detail: str) -> dict[str, Any]:
-    return Problem(
-        type=kind.uri, title=kind.title, status=kind.status, detail=detail, instance=path
-    ).model_dump()
-
-
-def _examples(values: Mapping[Kind, Any]) -> dict[str, Any]:
-    return {kind.slug: {"summary": kind.title, "value": value} for kind, value in values.items()}
-
-
-def require_keys(document: dict[str, Any], is_open: Callable[[str], bool]) -> None:
-    """Adds to an OpenAPI document that calls need an API key.
+def describe(app: FastAPI, needs_key: Callable[[str], bool]) -> None:
+    """Has an application tell its contracts at /openapi.json.
 
     Args:
-        document: changed in place.
-        is_open: whether a path needs none.
+        app: whose documented calls are all in the table.
+        needs_key: whether the call at a path needs an API key.
     """
-    document.setdefault("components", {})["securitySchemes"] = {
-        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-        "bearer": {"type": "http", "scheme": "bearer"},
+
+    @cache
+    def openapi() -> dict[str, Any]:
+        document = FastAPI.openapi(app)
+        components = document["components"] = {"schemas": _schemas()}
+        for path, calls in document["paths"].items():
+            for call in calls.values():
+                call.update(_call(path, CONTRACTS[path]))
+                if needs_key(path):
+                    components["securitySchemes"] = _SECURITY_SCHEMES
+                    call["security"] = [{name: []} for name in _SECURITY_SCHEMES]
+                    call["responses"]["401"] = _refusal(path, [UNAUTHORIZED], {})
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _schemas() -> dict[str, Any]:
+    """Of all answers, by their names."""
+    models: set[type[BaseModel]] = {Problem, InferError}
+    models |= {contract.model for contract in CONTRACTS.values() if contract.model}
+    named: list[tuple[type[BaseModel], JsonSchemaMode]]
+    named = [(model, "serialization") for model in models]
+    schemas: dict[str, Any] = models_json_schema(named, ref_template=_SCHEMAS)[1]["$defs"]
+    return schemas
+
+
+def _call(path: str, contract: Contract) -> dict[str, Any]:
+    """What the table says of a call, as OpenAPI has it."""
+    content = dict(contract.content)
+    if contract.model:
+        content[_JSON] = {"schema": _reference(contract.model)}
+    good = {
+        "description": contract.answer,
+        "headers": {**_HEADERS, **contract.headers},
+        "content": content,
     }
-    for path, calls in document["paths"].items():
-        if is_open(path):
-            continue
-        for call in calls.values():
-            call["security"] = [{"key": []}, {"bearer": []}]
-            (refusal,) = errors(path, {UNAUTHORIZED: "the API key is not valid"}).values()
-            refusal["headers"] = {**refusal["headers"], "WWW-Authenticate": _CHALLENGE}
-            if "model" in refusal:
-                name = refusal.pop("model").__name__
-                schema = {"schema": {"$ref": f"#/components/schemas/{name}"}}
-                refusal["content"]["application/json"].update(schema)
-            call["responses"]["401"] = refusal
+    kinds = contract.problems
+    refusals = {
+        str(status): _refusal(
+            path, [kind for kind in kinds if kind.status == status], contract.examples
+        )
+        for status in sorted({kind.status for kind in kinds})
+    }
+    in_path = [
+        {"name": name, "in": "path", "required": True, "schema": _TEXT, **_IN_PATH[name]}
+        for name in re.findall(r"{(\w+)}", path)
+    ]
+    body = {"requestBody": contract.body} if contract.body else {}
+    return {"parameters": [*in_path, _REQUEST_ID], **body, "responses": {"200": good, **refusals}}
+
+
+def _refusal(path: str, kinds: Sequence[Kind], details: Mapping[Kind, str]) -> dict[str, Any]:
+    """The answer of one status that tells of a problem of any of these kinds."""
+    instance = re.sub(r"{\w+}", "nothing", path)
+    examples = {}
+    for kind in kinds:
+        response = respond(kind.problem(details.get(kind, kind.example), instance))
+        examples[kind.slug] = {"summary": kind.title, "value": json.loads(bytes(response.body))}
+    schema = _reference(InferError if speaks_open_inference(path) else Problem)
+    return {
+        "description": "; ".join(kind.title for kind in kinds),
+        "headers": {**_HEADERS, **_HEADERS_OF_STATUS.get(response.status_code, {})},
+        "content": {response.media_type: {"schema": schema, "examples": examples}},
+    }
+
+
+def _reference(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _SCHEMAS.format(model=model.__name__)}

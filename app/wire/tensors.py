@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FailFast, Field, NonNegativeInt, ValidationError
 
-from model.checkpoint.config import explain
+from model.checkpoint.config import validation_sentence
+
+JSON_LENGTH = "Inference-Header-Content-Length"  # header with the bytes of JSON, if more follows
 
 Datatype = Literal["UINT8", "BYTES", "FP32", "INT64"]
 Values = NDArray[np.uint8] | list[bytes]
@@ -65,7 +67,7 @@ class Inputs:
 
 
 class _Parameters(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(strict=True, extra="allow", defer_build=True)
 
     def refuse_shared_memory(self) -> None:
         if any(name.startswith("shared_memory") for name in self.model_extra or ()):
@@ -86,27 +88,27 @@ class _RequestParameters(_Parameters):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, defer_build=True)
 
 
 class _Input(_Part):
     name: str
     shape: Annotated[list[NonNegativeInt], Field(max_length=8), FailFast()]
     datatype: str
-    parameters: _InputParameters = _InputParameters()
+    parameters: _InputParameters = Field(default_factory=_InputParameters)
     data: list[Any] | None = None
 
 
 class _Output(_Part):
     name: str
-    parameters: _OutputParameters = _OutputParameters()
+    parameters: _OutputParameters = Field(default_factory=_OutputParameters)
 
 
 class _Request(_Part):
-    model_config = ConfigDict(strict=True, title="body")
+    model_config = ConfigDict(title="body")
 
     id: str | None = None
-    parameters: _RequestParameters = _RequestParameters()
+    parameters: _RequestParameters = Field(default_factory=_RequestParameters)
     inputs: list[_Input] = Field(min_length=1, max_length=_MOST_TENSORS)
     outputs: list[_Output] = Field([], max_length=_MOST_TENSORS)
 
@@ -139,9 +141,7 @@ class Reader:
         if json_length is None:
             json_length = len(body)
         if not 0 <= json_length <= len(body):
-            raise WireError(
-                f"Inference-Header-Content-Length is {json_length}, the body has {len(body)} bytes"
-            )
+            raise WireError(f"{JSON_LENGTH} is {json_length}, the body has {len(body)} bytes")
         request = self._parse(body[:json_length])
         request.parameters.refuse_shared_memory()
         blobs = _split(request.inputs, memoryview(body)[json_length:])
@@ -163,7 +163,7 @@ class Reader:
         try:
             return _Request.model_validate_json(text)
         except ValidationError as error:
-            raise WireError(f"not an inference request: {explain(error)}") from None
+            raise WireError(f"not an inference request: {validation_sentence(error)}") from None
 
     def _values(self, given: _Input, spec: TensorSpec, blob: memoryview | None) -> Values:
         name = repr(spec.name)

@@ -21,7 +21,7 @@ class Reader:
 
     def __init__(self) -> None:
         checkpoint = read_checkpoint(WEIGHTS)
-        self._card, self.spec = checkpoint.card, checkpoint.card.preprocessing
+        self._card, self.spec = checkpoint.card, checkpoint.card.input
         if os.environ.get("RUNTIME") == "onnxruntime":
             import onnxruntime
 

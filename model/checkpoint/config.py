@@ -1,6 +1,6 @@
 """What a Perceiver is and how it is trained, as validated data.
 
-`PerceiverConfig` travels in each checkpoint's card; `TrainConfig` is the recipe, noted there too.
+Both stand in each checkpoint's card. What only one modality knows stands in options of its own.
 """
 
 from typing import Any, Literal
@@ -47,61 +47,27 @@ class PerceiverConfig(_Config):
         return dict(self)
 
 
-class AugmentConfig(_Config):
-    """Ranges of the random maps in `model.modalities.digits.training.augment`."""
-
-    rotate_degrees: float = Field(30.0, ge=0, le=180, description="rotation, either way")
-    shear: float = Field(0.45, ge=0, le=1, description="horizontal shear, either way")
-    scale: float = Field(0.15, ge=0, lt=1, description="relative change of each axis' size")
-    shift: float = Field(0.1, ge=0, le=1, description="shift in half image sizes")
-    elastic_pixels: float = Field(0.7, ge=0, description="elastic warp's typical displacement")
-    elastic_knots: int = Field(6, ge=2, description="random displacements along each axis")
-    stroke_width: float = Field(0.5, ge=0, le=1, description="pixels on either side of a stroke")
-    distorted: float = Field(0.3, ge=0, le=1, description="part of the images that is damaged")
-
-
 class TrainConfig(_Config):
-    """The recipe of a training run; all that decides its result but the code and the hardware."""
+    """The recipe of a training run, of any modality."""
 
-    epochs: int = Field(40, ge=1, description="passes over the training images")
-    batch_size: int = Field(128, ge=1, description="images per step, over all processes")
+    epochs: int = Field(40, ge=1, description="passes over the training samples")
+    batch_size: int = Field(128, ge=1, description="samples per step, over all processes")
     learning_rate: float = Field(1.5e-3, gt=0, description="AdamW's peak learning rate")
     weight_decay: float = Field(0.05, ge=0, description="AdamW's decay of weight matrices")
     warmup_steps: int = Field(300, ge=0, description="steps of linear warm-up before the cosine")
     label_smoothing: float = Field(0.05, ge=0, lt=1, description="mass spread over all classes")
     gradient_clip: float = Field(1.0, gt=0, description="largest norm of the whole gradient")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="decay per step of averaged weights")
-    validation_images: int = Field(5000, ge=1, description="training images held out for choosing")
-    train_images: int | None = Field(None, ge=1, description="use only so many training images")
-    uploads: int = Field(
-        0, ge=0, description="training digits also shown as they come out of the upload path"
+    validation_samples: int = Field(
+        5000, ge=1, description="training samples held out for choosing"
     )
-    strips: int = Field(
-        0, ge=0, description="numbers of training digits whose digits are also shown as cut out"
-    )
-    outliers: int = Field(
-        1000, ge=1, description="pictures of each kind without a digit, for the novelty head"
-    )
+    train_samples: int | None = Field(None, ge=1, description="use only so many training samples")
     seed: int = Field(
         0, ge=0, lt=2**32, description="of split, weights, order, augmentation and dropout"
     )
-    augment: AugmentConfig = AugmentConfig()
 
 
-class Preprocessing(_Config):
-    """How a picture becomes the model's input; carried out by `model.modalities.digits.form`.
-
-    Pixels reach an engine as uint8; the model sees (pixel / 255 - mean) / std.
-    """
-
-    kind: Literal["digit"] = Field("digit", description="grey, light strokes on black, centred")
-    height: int = Field(28, ge=1, description="rows")
-    width: int = Field(28, ge=1, description="columns")
-    mean: float = Field(0.1307, description="subtracted after division by 255: MNIST's mean")
-    std: float = Field(0.3081, gt=0, description="divided by in the end: MNIST's deviation")
-
-
-def explain(error: ValidationError) -> str:
+def validation_sentence(error: ValidationError) -> str:
     """One sentence that names each wrong field and what is wrong with it."""
     return "; ".join(
         f"{'.'.join(map(str, problem['loc'])) or error.title}: {problem['msg']}"

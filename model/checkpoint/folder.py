@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +20,21 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from model.checkpoint.card import Card
-from model.checkpoint.config import explain
+from model.checkpoint.config import validation_sentence
+from model.errors import UserError
 
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 ONNX_FILE = "model.onnx"
-SELF_CHECK_FILE = "selfcheck.npz"  # images, and what an engine must make of them
+SELF_CHECK_FILE = "selfcheck.npz"  # inputs, and what an engine must make of them
+SELF_CHECK_PREFIX = "input."  # of the inputs' names in there
 EXPLAIN_FILE = "explain.onnx"  # tells where the model looks; takes its arrays from WEIGHTS_FILE
 
+PARTS_FOLDER = "parts/"  # what the modality finds the parts of a sample with
 NOVELTY_PREFIX = "novelty."  # of the novelty head's arrays in WEIGHTS_FILE
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """The folder holds no usable checkpoint; the message says why."""
 
 
@@ -43,8 +46,9 @@ class Checkpoint:
     card: Card
     weights: bytes  # model.safetensors
     onnx: bytes  # model.onnx
-    explain_onnx: bytes | None = None  # explain.onnx; early checkpoints lack it
-    self_check: bytes | None = None  # selfcheck.npz; early checkpoints lack it
+    self_check: bytes  # selfcheck.npz
+    explain_onnx: bytes | None = None  # explain.onnx; without it there are no explanations
+    parts: Mapping[str, bytes] = field(default_factory=dict)  # file name in parts/ -> content
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -60,21 +64,25 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             card = Card.model_validate_json(raw_card)
         except ValidationError as error:
             raise CheckpointError(
-                f"{folder / CARD_FILE} is not a valid card: {explain(error)}"
+                f"{folder / CARD_FILE} is not a valid card: {validation_sentence(error)}"
             ) from None
         try:
-            weights, onnx = (
-                _read_verified(folder, name, card) for name in (WEIGHTS_FILE, ONNX_FILE)
+            weights, onnx, self_check = (
+                _read_verified(folder, name, card)
+                for name in (WEIGHTS_FILE, ONNX_FILE, SELF_CHECK_FILE)
             )
-            explain_onnx, self_check = (
-                _read_verified(folder, name, card) if name in card.files else None
-                for name in (EXPLAIN_FILE, SELF_CHECK_FILE)
-            )
+            explains = EXPLAIN_FILE in card.files
+            explain_onnx = _read_verified(folder, EXPLAIN_FILE, card) if explains else None
+            parts = {
+                name.removeprefix(PARTS_FOLDER): _read_verified(folder, name, card)
+                for name in card.files
+                if name.startswith(PARTS_FOLDER)
+            }
         except CheckpointError:
             if _read(folder, CARD_FILE) == raw_card:
                 raise
             continue  # the folder was replaced between two reads: read the new one
-        return Checkpoint(folder, card, weights, onnx, explain_onnx, self_check)
+        return Checkpoint(folder, card, weights, onnx, self_check, explain_onnx, parts)
 
 
 def read_files(checkpoint: Checkpoint) -> dict[str, bytes]:

@@ -8,13 +8,13 @@ import gzip
 import hashlib
 import os
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.labelled import DatasetError, LabelledImages
+from model.data.labelled import Dataset, DatasetError, Labelled
+from model.modalities.digits.modality import SPEC
 
 # SHA-256 of the uncompressed bytes: the .gz containers differ from mirror to mirror.
 MNIST_SHA256 = {
@@ -30,23 +30,10 @@ MNIST_MIRRORS = (
 LARGEST_DOWNLOAD = 64 * 2**20  # bytes; the largest file has 10 MB
 
 
-@dataclass(frozen=True)
-class MNIST:
-    """The 60,000 training and 10,000 test images as distributed by their authors."""
+def load_mnist(folder: Path | None = None) -> Dataset:
+    """Reads the 60,000 training and 10,000 test images from a folder.
 
-    train: LabelledImages
-    test: LabelledImages
-    name: str = "MNIST"
-    class_names: tuple[str, ...] = tuple("0123456789")
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over the digests of the four files, in the order of `MNIST_SHA256`."""
-        return hashlib.sha256("".join(MNIST_SHA256.values()).encode()).hexdigest()
-
-
-def load_mnist(folder: Path | None = None) -> MNIST:
-    """Reads MNIST from `folder`, or from the cache, filling it by download where it is empty.
+    By default that is the cache, which is filled by download where it is empty.
 
     Raises:
         DatasetError: a file is missing, is not the authors' (by its digest), or no mirror answers.
@@ -61,14 +48,22 @@ def load_mnist(folder: Path | None = None) -> MNIST:
             "Point --data at a folder that holds MNIST's four IDX files, "
             "or leave --data out to download them."
         )
-    parts = {name: read_idx(_read_verified(folder, name)) for name in MNIST_SHA256}
-    return MNIST(
-        train=LabelledImages(
-            parts["train-images-idx3-ubyte"], parts["train-labels-idx1-ubyte"].astype(np.int64)
-        ),
-        test=LabelledImages(
-            parts["t10k-images-idx3-ubyte"], parts["t10k-labels-idx1-ubyte"].astype(np.int64)
-        ),
+    arrays = {name: read_idx(_read_verified(folder, name)) for name in MNIST_SHA256}
+    train, test = (
+        Labelled(
+            arrays[f"{part}-images-idx3-ubyte"][:, None],
+            arrays[f"{part}-labels-idx1-ubyte"].astype(np.int64),
+        )
+        for part in ("train", "t10k")
+    )
+    return Dataset(
+        name="MNIST",
+        digest=hashlib.sha256("".join(MNIST_SHA256.values()).encode()).hexdigest(),
+        class_names=tuple("0123456789"),
+        spec=SPEC,
+        train=train,
+        validation=None,
+        test=test,
     )
 
 

@@ -1,73 +1,75 @@
-"""Figures of a checkpoint: `python -m model.evaluation.evaluate weights/perceiver-mnist --data FOLDER`.
+"""Figures of a checkpoint: measured, stored as JSON, and compared with what its card claims."""
 
-Prints accuracy, negative log-likelihood, calibration error and per-class figures on the test set,
-stores them as JSON, and compares them with what the checkpoint's card claims.
-"""
-
-import argparse
 import json
-import sys
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
-from model.checkpoint.folder import CheckpointError, read_checkpoint
-from model.data.labelled import DatasetError, split
-from model.data.mnist import load_mnist
-from model.evaluation.scores import broken_claims, predict, score, table
-from model.evaluation.suite import Subject
-from model.modalities.digits.suites import SUITES
-from model.network.device import DeviceError, find_device
+from model.checkpoint.folder import read_checkpoint
+from model.errors import UserError
+from model.evaluation.faithfulness import faithfulness
+from model.evaluation.scores import broken_claims, score, table
+from model.evaluation.suite import Subject, Suite
+from model.modalities import find
+from model.network.device import find_device
 from model.network.recognizer import load_recognizer
 
+GENERAL_SUITES: Mapping[str, Suite] = {"faithfulness": faithfulness}
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns 0, 1 where the card's claims do not hold, 2 where nothing could run."""
-    parser = argparse.ArgumentParser(prog="perceiver evaluate", description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", type=Path, help="checkpoint folder")
-    parser.add_argument("--data", type=Path, help="folder of MNIST's IDX files; else downloaded")
-    parser.add_argument("--part", choices=("test", "validation"), default="test")
-    parser.add_argument("--suite", choices=SUITES, help="figures beyond the test set's")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--out", type=Path, help="JSON file; default runs/evaluation-NAME-PART.json, or -SUITE"
-    )
-    options = parser.parse_args(argv)
-    try:
-        checkpoint = read_checkpoint(options.checkpoint)
-        recognizer = load_recognizer(checkpoint).to(find_device(options.device))
-        mnist = load_mnist(options.data)
-    except (CheckpointError, DatasetError, DeviceError) as error:
-        print(f"perceiver evaluate: {error}", file=sys.stderr)
-        return 2
+
+def evaluate(
+    folder: Path,
+    data: Path | None,
+    part: Literal["test", "validation"],
+    suite: str | None,
+    device: str,
+    out: Path | None,
+) -> bool:
+    """Measures a checkpoint and prints what was found.
+
+    Args:
+        folder: of the checkpoint.
+        data: folder of the data set; none: the modality's own.
+        part: of the data set.
+        suite: figures beyond those of a part.
+        device: see `find_device`.
+        out: JSON file; default runs/evaluation-NAME-PART.json, or -SUITE.
+
+    Returns: whether the card's claims of the part hold.
+
+    Raises:
+        CheckpointError: the folder is no usable checkpoint.
+        DatasetError: the data set cannot be had.
+        DeviceError: the device is not there.
+        UserError: there is no such suite.
+    """
+    checkpoint = read_checkpoint(folder)
     card = checkpoint.card
-    out = options.out or Path(f"runs/evaluation-{card.name}-{options.suite or options.part}.json")
+    recognizer = load_recognizer(checkpoint).to(find_device(device))
+    training = find(card.input.modality).training()
+    suites = {**GENERAL_SUITES, **training.suites()}
+    if suite is not None and suite not in suites:
+        raise UserError(f"there is no suite {suite!r}: choose from {', '.join(sorted(suites))}")
+    subject = Subject(checkpoint, recognizer, training.load(data))
+    out = out or Path(f"runs/evaluation-{card.name}-{suite or part}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
-    if options.suite:
-        report = SUITES[options.suite](
-            Subject(card, recognizer, partial(predict, recognizer), mnist)
-        )
+    title = f"{card.name} {card.version}"
+    if suite is not None:
+        report = suites[suite](subject)
         out.write_text(json.dumps(report.figures, indent=2) + "\n")
-        print(f"{card.name} {card.version}, {options.suite}\n\n{report.table}\n\n-> {out}")
-        return 0
-    recipe = card.training.recipe
-    part = mnist.test
-    if options.part == "validation":
-        part = split(mnist.train, recipe.validation_images, recipe.seed)[1]
-    logits, _ = predict(recognizer, part.images)
-    measured = score(logits, part.labels, card.labels, card.calibration)
-
+        print(f"{title}, {suite}\n\n{report.table}\n\n-> {out}")
+        return True
+    dataset = subject.dataset
+    samples = dataset.test
+    if part == "validation":
+        samples = dataset.learning_parts(card.training.recipe)[1]
+    logits, _ = subject.predict(samples.inputs)
+    measured = score(logits, samples.labels, card.labels, card.calibration)
     out.write_text(measured.model_dump_json(indent=2) + "\n")
-    print(
-        f"{card.name} {card.version}, {mnist.name} {options.part}\n\n{table(measured)}\n\n-> {out}"
-    )
-    if options.part not in card.metrics:
-        print(f"The card claims nothing of {options.part}.")
-        return 0
-    broken = broken_claims(measured, card.metrics[options.part])
+    print(f"{title}, {dataset.name} {part}\n\n{table(measured)}\n\n-> {out}")
+    if part not in card.metrics:
+        print(f"The card claims nothing of {part}.")
+        return True
+    broken = broken_claims(measured, card.metrics[part])
     print("\n".join(broken) if broken else "The card's claims hold.")
-    return 1 if broken else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return not broken

@@ -1,7 +1,8 @@
 """What a run looked like, as PNG files in memory."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -9,8 +10,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from model.checkpoint.history import Epoch
+from model.data.labelled import Labelled
 
 matplotlib.use("Agg")
+
+Picture = NDArray[np.uint8]  # (H, W), or (H, W, 3)
 
 
 def training_curves(history: Sequence[Epoch]) -> bytes:
@@ -52,15 +56,23 @@ def confusion_matrix(
     return _png(figure)
 
 
-def misread_images(
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
+def misread_samples(
+    samples: Labelled,
     probabilities: NDArray[np.float64],
     class_names: Sequence[str],
+    picture: Callable[[NDArray[Any]], Picture],
     most: int = 24,
 ) -> bytes:
-    """The images (N, H, W) whose true class got the least probability, worst first."""
-    predicted = probabilities.argmax(axis=1)
+    """The samples whose true class got the least probability, worst first.
+
+    Args:
+        samples: (N, C, *shape).
+        probabilities: of them (N, classes).
+        class_names: in output order.
+        picture: shows a sample (C, *shape).
+        most: how many are shown.
+    """
+    labels, predicted = samples.labels, probabilities.argmax(axis=1)
     of_truth = probabilities[np.arange(len(labels)), labels]
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[of_truth[wrong].argsort()][:most]
@@ -70,7 +82,7 @@ def misread_images(
     for axes in figure.subplots(rows, 8, squeeze=False).flat:
         axes.axis("off")
     for axes, index in zip(figure.axes, worst, strict=False):
-        axes.imshow(images[index], cmap="gray_r")
+        axes.imshow(picture(samples.inputs[index]), cmap="gray")
         axes.set_title(
             f"{class_names[labels[index]]} → {class_names[predicted[index]]} "
             f"({probabilities[index].max():.0%})",
@@ -80,15 +92,15 @@ def misread_images(
 
 
 def reliability_diagram(
-    confidence: NDArray[np.float64], accuracy: NDArray[np.float64], images: NDArray[np.int64]
+    confidence: NDArray[np.float64], accuracy: NDArray[np.float64], samples: NDArray[np.int64]
 ) -> bytes:
     """Accuracy against confidence in bins (bins,).
 
-    The bars are one binomial standard error of each bin's accuracy, at least one image wide.
+    The bars are one binomial standard error of each bin's accuracy, at least one sample wide.
     """
     figure = Figure(figsize=(5.5, 5), layout="constrained")
     axes = figure.subplots()
-    error = np.maximum(np.sqrt(accuracy * (1 - accuracy) / images), 1 / images)
+    error = np.maximum(np.sqrt(accuracy * (1 - accuracy) / samples), 1 / samples)
     axes.errorbar(confidence, accuracy, yerr=error, fmt="o", capsize=3, label="bins of equal mass")
     low = min(confidence.min(), (accuracy - error).min()) - 0.005
     axes.plot([low, 1], [low, 1], color="grey", linestyle="--", label="calibrated")
@@ -104,22 +116,24 @@ def reliability_diagram(
     return _png(figure)
 
 
-def attention_maps(image: NDArray[np.uint8], attention: NDArray[np.float32]) -> bytes:
+def attention_maps(picture: Picture, attention: NDArray[np.float32]) -> bytes:
     """Where a model looked: a row per block with the picture, the mean, and its sharpest latents.
 
-    image: (H, W). attention: (depth, heads, L, *grid), drawn over the whole image.
+    Args:
+        picture: of a sample.
+        attention: (depth, heads, L, rows, columns), drawn over the whole picture.
     """
     depth, shown = len(attention), 7
-    edges = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)
+    edges = (-0.5, picture.shape[1] - 0.5, picture.shape[0] - 0.5, -0.5)
     figure = Figure(figsize=(1.5 * (shown + 2), 1.6 * depth), layout="constrained")
     grid = figure.subplots(depth, shown + 2, squeeze=False)
     for block, row in enumerate(grid):
         maps = attention[block].reshape(-1, *attention.shape[3:])
         sharpest = maps.reshape(len(maps), -1).max(axis=1).argsort()[::-1][:shown]
-        row[0].imshow(image, cmap="gray_r")
+        row[0].imshow(picture, cmap="gray")
         row[0].set_ylabel(f"block {block + 1}")
         for axes, weights in zip(row[1:], [maps.mean(axis=0), *maps[sharpest]], strict=False):
-            axes.imshow(image, cmap="gray_r", alpha=0.35)
+            axes.imshow(picture, cmap="gray", alpha=0.35)
             axes.imshow(weights, cmap="inferno", alpha=0.75, extent=edges)
     grid[0][0].set_title("input")
     grid[0][1].set_title("mean of all")

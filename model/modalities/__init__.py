@@ -1,0 +1,199 @@
+"""Modalities: kinds of input, one file or folder each, behind one protocol.
+
+A modality decodes files, brings them into the network's form, and shows them to a person. The
+network, training, engines and wire contracts know none by name. Serving imports no torch here.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import JsonValue
+
+from model.checkpoint.card import InputSpec
+
+if TYPE_CHECKING:
+    from model.modalities.training import Training
+
+MODALITIES = ("digits",)
+
+Sample = TypeVar("Sample")  # what decoding a file gives: a picture, an array, a row
+
+
+class InputError(Exception):
+    """A file can't be read; the message tells its sender why."""
+
+
+class EmptyInputError(InputError):
+    """The file has no bytes."""
+
+
+class UnsupportedInputError(InputError):
+    """The file is of no type that the modality reads."""
+
+
+class InputTooLargeError(InputError):
+    """The file's header announces more than may be decoded."""
+
+
+class UnreadableInputError(InputError):
+    """The file's type is known, but its content is truncated or broken."""
+
+
+class TooManyPartsError(InputError):
+    """The sample shows more parts than are worth looking for."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What decoding one file may cost.
+
+    Attributes:
+        pixels: positions of the sample, at most.
+    """
+
+    pixels: int
+
+
+@dataclass(frozen=True)
+class LabelNumber:
+    """A whole number that a label stands for, told in answers beside it.
+
+    Attributes:
+        description: for people.
+        minimum: of the number.
+        maximum: of the number.
+        of: label -> its number, none for a label that is no number.
+    """
+
+    description: str
+    minimum: int
+    maximum: int
+    of: Callable[[str], int | None]
+
+
+class Modality(Protocol[Sample]):
+    """A kind of input.
+
+    Attributes:
+        name: stands in the card.
+        suffixes: of files that it reads, in lower case with their dot.
+        media_types: that an upload may have; `*` as subtype is any.
+        formats: of files that it reads, as people call them.
+        note: what a person who uploads should know, in one sentence.
+        numbers: that labels stand for, by their names in answers.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    media_types: tuple[str, ...]
+    formats: tuple[str, ...]
+    note: str
+    numbers: Mapping[str, LabelNumber]
+
+    def decode(self, content: bytes, limits: Limits) -> Sample:
+        """Reads a whole file.
+
+        Raises:
+            InputError: one subclass per cause.
+        """
+        ...
+
+    def is_small(self, content: bytes) -> bool:
+        """Whether decoding takes less time than handing the file to another thread."""
+        ...
+
+    def choose_spec(self, samples: Iterable[Sample], wanted: Mapping[str, JsonValue]) -> InputSpec:
+        """The form that fits these samples.
+
+        Args:
+            samples: of the training part.
+            wanted: fields of the spec that the user sets.
+        """
+        ...
+
+    def prepare(self, sample: Sample, spec: InputSpec) -> NDArray[Any]:
+        """Brings a sample into the network's form (C, *shape)."""
+        ...
+
+    def picture(self, prepared: NDArray[Any], spec: InputSpec) -> Image.Image:
+        """Shows a prepared sample (C, *shape) to a person."""
+        ...
+
+    def training(self) -> "Training":
+        """What the modality adds to training; imports what that takes."""
+        ...
+
+
+@dataclass(frozen=True)
+class ChosenPart:
+    """A candidate that is a part of the sample.
+
+    Attributes:
+        index: among the candidates.
+        box: x, y, width, height in pixels of the sample.
+    """
+
+    index: int
+    box: tuple[float, float, float, float]
+
+
+class FoundParts(Protocol):
+    """What may be parts of a sample, before and after the model has read them."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the sample in pixels."""
+        ...
+
+    @property
+    def inputs(self) -> Sequence[NDArray[Any]]:
+        """The candidates in the network's form (C, *shape), possibly overlapping."""
+        ...
+
+    def choose(self, probabilities: NDArray[Any], novelty: NDArray[Any]) -> list[list[ChosenPart]]:
+        """The best reading, line by line, each from left to right.
+
+        Args:
+            probabilities: the model's of each candidate (N, classes).
+            novelty: the model's of each candidate (N,).
+        """
+        ...
+
+
+# A whole file, limits -> what may be its parts; raises InputError.
+FindParts = Callable[[bytes, Limits], FoundParts]
+
+
+@runtime_checkable
+class HasParts(Protocol):
+    """A modality whose samples may show several things, each to be read alone."""
+
+    def find_parts(self, learned: Mapping[str, bytes], spec: InputSpec) -> FindParts | None:
+        """A function that finds parts in the input's form.
+
+        Args:
+            learned: the checkpoint's files for this, by name.
+            spec: of the input.
+
+        Returns: none where the checkpoint lacks a file.
+
+        Raises:
+            ValueError: a file holds something else than it should.
+        """
+        ...
+
+
+def find(name: str) -> Modality[Any]:
+    """The modality of a name.
+
+    Raises:
+        KeyError: there is none; the message names those that there are.
+    """
+    if name not in MODALITIES:
+        raise KeyError(f"there is no modality {name!r}; there is {', '.join(MODALITIES)}")
+    modality: Modality[Any] = import_module(f"model.modalities.{name}").MODALITY
+    return modality

@@ -1,4 +1,4 @@
-"""Bytes -> a decoded Pillow picture, within limits."""
+"""Bytes -> an upright Pillow picture, within limits; for all modalities that read pictures."""
 
 import ctypes
 import ctypes.util
@@ -12,6 +12,16 @@ from pathlib import Path
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
+from model.modalities import (
+    EmptyInputError,
+    InputError,
+    InputTooLargeError,
+    UnreadableInputError,
+    UnsupportedInputError,
+)
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+MEDIA_TYPES = ("image/*",)
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -26,7 +36,7 @@ _SIGNATURES = {
 }
 # A larger JPEG is decoded at reduced size, no smaller than this on its longer side.
 DECODED_SIZE = 512
-# Of a tiny image, at most; digits of MNIST have 784 pixels in some 300 bytes.
+# Of a picture that is decoded in less time than another thread takes to wake.
 TINY_BYTES = 4096
 TINY_PIXELS = 32 * 32
 # Registers them now: at the first type it lacks, Pillow would import all of its forty.
@@ -53,26 +63,6 @@ def _silence_libtiff() -> None:
 _silence_libtiff()
 
 
-class ImageError(Exception):
-    """The bytes are no picture that can be read; the message tells the sender why."""
-
-
-class EmptyImageError(ImageError):
-    """There are no bytes."""
-
-
-class UnsupportedImageError(ImageError):
-    """The bytes are of no type that is read."""
-
-
-class TooManyPixelsError(ImageError):
-    """The header announces more pixels than may be."""
-
-
-class UnreadableImageError(ImageError):
-    """The type is known, but the content is truncated or broken."""
-
-
 def decode(content: bytes, max_pixels: int, least: int = DECODED_SIZE) -> Image.Image:
     """Decodes the first frame of a picture and turns it upright, as its EXIF data asks.
 
@@ -84,13 +74,13 @@ def decode(content: bytes, max_pixels: int, least: int = DECODED_SIZE) -> Image.
         least: pixels of the longer side that a reduced picture keeps.
 
     Raises:
-        ImageError: one subclass per cause.
+        InputError: one subclass per cause.
     """
     if not content:
-        raise EmptyImageError("the image is empty: it has no bytes")
+        raise EmptyInputError("the image is empty: it has no bytes")
     name = _format(content)
     if name is None:
-        raise UnsupportedImageError(f"the image is of none of the types read: {', '.join(FORMATS)}")
+        raise UnsupportedInputError(f"the image is of none of the types read: {', '.join(FORMATS)}")
     try:
         opened = Image.open(io.BytesIO(content), formats=[name])
         _check_size(opened, max_pixels)
@@ -98,17 +88,17 @@ def decode(content: bytes, max_pixels: int, least: int = DECODED_SIZE) -> Image.
         picture = load_upright(opened, least)
         picture.info["size"] = _as_turned(whole, picture)
         return picture
-    except ImageError:
+    except InputError:
         raise
     except Image.DecompressionBombError:
-        raise TooManyPixelsError(f"the image has more than {max_pixels:,} pixels") from None
+        raise InputTooLargeError(f"the image has more than {max_pixels:,} pixels") from None
     except Exception as error:
         # Broken files make Pillow raise a dozen types, from struct.error to ZeroDivisionError.
-        raise UnreadableImageError(f"the {name} image is truncated or broken") from error
+        raise UnreadableInputError(f"the {name} image is truncated or broken") from error
 
 
 def is_tiny(content: bytes) -> bool:
-    """Whether it is a PNG as small as MNIST's images are."""
+    """Whether it is a PNG of a few pixels, by its header."""
     if len(content) > TINY_BYTES or not content.startswith(b"\x89PNG") or len(content) < 24:
         return False
     width, height = struct.unpack_from(">II", content, 16)
@@ -129,14 +119,14 @@ def _format(content: bytes) -> str | None:
 def _check_size(picture: Image.Image, max_pixels: int) -> None:
     width, height = picture.size
     if not width or not height:
-        raise UnreadableImageError(f"the image has no pixels: its size is {width} x {height}")
+        raise UnreadableInputError(f"the image has no pixels: its size is {width} x {height}")
     if isinstance(picture, TiffImageFile):
         # A tile is decoded whole, however little of it the picture shows.
         tags = picture.tag_v2
         width = max(width, tags.get(TILEWIDTH, 0))
         height = max(height, tags.get(TILELENGTH, 0))
     if width * height > max_pixels:
-        raise TooManyPixelsError(
+        raise InputTooLargeError(
             f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed"
         )
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 
+from model.errors import UserError
 
-class DeviceError(Exception):
+
+class DeviceError(UserError):
     """The device asked for is not there; the message says so."""
 
 

@@ -1,16 +1,9 @@
-"""Cost of a Perceiver: `python -m model.network.flops weights/perceiver-mnist`."""
-
-import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+"""What a Perceiver costs."""
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.checkpoint.folder import CheckpointError, read_checkpoint
 from model.network.perceiver import Perceiver
-from model.network.recognizer import load_perceiver
 
 
 def count_flops(perceiver: Perceiver) -> int:
@@ -26,24 +19,3 @@ def count_flops(perceiver: Perceiver) -> int:
     with FlopCounterMode(display=False) as counter:
         torch.func.functional_call(perceiver, weights, (inputs,))
     return int(counter.get_total_flops())
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns 0, or 2 where there is no checkpoint."""
-    parser = argparse.ArgumentParser(prog="python -m model.network.flops", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="checkpoint folder")
-    try:
-        checkpoint = read_checkpoint(parser.parse_args(argv).checkpoint)
-        perceiver = load_perceiver(checkpoint)
-    except CheckpointError as error:
-        print(f"model.network.flops: {error}", file=sys.stderr)
-        return 2
-    print(
-        f"{checkpoint.card.name} {checkpoint.card.version}: {count_flops(perceiver) / 1e6:.1f} "
-        f"MFLOP per image, {checkpoint.card.parameters:,} parameters"
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

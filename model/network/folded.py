@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.checkpoint.config import Preprocessing
+from model.checkpoint.card import InputSpec
 from model.network.perceiver import (
     MLP,
     Block,
@@ -33,15 +33,15 @@ class FoldedPerceiver(nn.Module):
 
     Args:
         perceiver: left as it is.
-        preprocessing: whose mean and standard deviation normalise pixels.
+        spec: of the input, whose mean and standard deviation normalise values.
     """
 
     positions: Tensor
 
-    def __init__(self, perceiver: Perceiver, preprocessing: Preprocessing) -> None:
+    def __init__(self, perceiver: Perceiver, spec: InputSpec) -> None:
         super().__init__()
-        self.mean = 255 * preprocessing.mean
-        self.scale = 1 / (255 * preprocessing.std)
+        self.mean = spec.unit * spec.mean
+        self.scale = 1 / (spec.unit * spec.std)
         self.adapter: nn.Module = nn.Identity()
         if isinstance(perceiver.adapter, ConvolutionAdapter):
             self.adapter = _scaled(perceiver.adapter, self.scale)
@@ -56,13 +56,13 @@ class FoldedPerceiver(nn.Module):
         self.last_block = nn.Sequential(*last[:-1], _MLPMean(last[-1], self.num_latents))
         self.head = perceiver.head
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Pixels (B, C, *input_shape), uint8 or float -> logits (B, classes)."""
-        return self.classify(self.summaries(images))
+    def forward(self, values: Tensor) -> Tensor:
+        """Values (B, C, *input_shape), of the spec's dtype or float -> logits (B, classes)."""
+        return self.classify(self.summaries(values))
 
-    def summaries(self, images: Tensor) -> Tensor:
-        """Pixels -> mean over the latents after each block, (B, depth, D)."""
-        tokens = self.tokens(images)
+    def summaries(self, values: Tensor) -> Tensor:
+        """Values -> mean over the latents after each block, (B, depth, D)."""
+        tokens = self.tokens(values)
         rows = self.first_read(tokens)
         means = []
         for block, read in zip(self.blocks, self.reads, strict=True):
@@ -76,12 +76,12 @@ class FoldedPerceiver(nn.Module):
         logits: Tensor = self.head(summaries[:, -1])
         return logits
 
-    def tokens(self, images: Tensor) -> Tensor:
-        """The byte array (B, N, F), as `Perceiver.tokens` makes it of normalised pixels."""
-        centred = images.to(self.positions.dtype) - self.mean
+    def tokens(self, values: Tensor) -> Tensor:
+        """The byte array (B, N, F), as `Perceiver.tokens` makes it of normalised values."""
+        centred = values.to(self.positions.dtype) - self.mean
         channels: Tensor = self.adapter(centred if self.scale == 1.0 else centred * self.scale)
         channels = channels.movedim(1, -1).flatten(1, -2)  # (B, N, C)
-        return torch.cat([channels, self.positions.expand(images.shape[0], -1, -1)], dim=2)
+        return torch.cat([channels, self.positions.expand(values.shape[0], -1, -1)], dim=2)
 
 
 class _Read(nn.Module):
@@ -122,7 +122,7 @@ class _Read(nn.Module):
 
 
 class _FirstRead(_Read):
-    """The first one: its latents, so its queries too, are the same for every image."""
+    """The first one: its latents, so its queries too, are the same for every input."""
 
     constant_queries: Tensor
     constant_latents: Tensor

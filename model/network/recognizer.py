@@ -1,44 +1,21 @@
 """What a checkpoint's weights make: a Perceiver behind its normalisation, with its novelty head."""
 
-from typing import Any
-
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from model.checkpoint.config import Preprocessing
+from model.checkpoint.card import InputSpec
 from model.checkpoint.folder import NOVELTY_PREFIX, WEIGHTS_FILE, Checkpoint, CheckpointError
 from model.network.folded import FoldedPerceiver
 from model.network.perceiver import Perceiver
 
-
-def load_perceiver(checkpoint: Checkpoint) -> Any:
-    """The checkpoint's `Perceiver`, in evaluation mode on the CPU (imports torch).
-
-    Raises:
-        CheckpointError: the weights do not fit the card's model config.
-    """
-    import safetensors
-    import safetensors.torch
-
-    from model.network.perceiver import Perceiver
-
-    try:
-        model = Perceiver(**checkpoint.card.model.arguments())
-        arrays = safetensors.torch.load(checkpoint.weights)
-        model.load_state_dict(
-            {name: arrays[name] for name in arrays if not name.startswith(NOVELTY_PREFIX)}
-        )
-    except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{checkpoint.folder / WEIGHTS_FILE}: {error}") from None
-    return model.eval()
-
-
+# Of the novelty head: width, and dropout in training.
 HIDDEN, DROPOUT = 64, 0.2
 
 
 class NoveltyHead(nn.Module):
-    """Summaries of the latents -> how unlike a digit, in [0, 1]; 0.5 is the threshold."""
+    """Summaries of the latents -> how unlike all classes, in [0, 1]; 0.5 is the threshold."""
 
     mean: Tensor
     deviation: Tensor
@@ -69,48 +46,49 @@ class NoveltyHead(nn.Module):
 class PixelClassifier(nn.Module):
     """A Perceiver behind its normalisation."""
 
-    def __init__(self, perceiver: Perceiver, preprocessing: Preprocessing) -> None:
+    def __init__(self, perceiver: Perceiver, spec: InputSpec) -> None:
         super().__init__()
         self.perceiver = perceiver
-        self.preprocessing = preprocessing
-        self.scale = 1 / (255 * preprocessing.std)
-        self.offset = -preprocessing.mean / preprocessing.std
+        self.spec = spec
+        self.scale = 1 / (spec.unit * spec.std)
+        self.offset = -spec.mean / spec.std
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Pixels (B, C, H, W), uint8 or float in [0, 255] -> logits (B, classes)."""
-        logits: Tensor = self.perceiver(self.normalise(images))
+    def forward(self, values: Tensor) -> Tensor:
+        """Values (B, C, *shape), of the spec's dtype or float -> logits (B, classes)."""
+        logits: Tensor = self.perceiver(self.normalise(values))
         return logits
 
-    def summaries(self, images: Tensor) -> Tensor:
-        """Pixels (B, C, H, W) -> mean over the latents after each block, (B, depth, D)."""
-        return self.perceiver.summaries(self.normalise(images))
+    def summaries(self, values: Tensor) -> Tensor:
+        """Values (B, C, *shape) -> mean over the latents after each block, (B, depth, D)."""
+        return self.perceiver.summaries(self.normalise(values))
 
     def classify(self, summaries: Tensor) -> Tensor:
         """Summaries (B, depth, D) -> logits (B, classes)."""
         return self.perceiver.classify(summaries)
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """Pixels -> the Perceiver's input, float32 of the same shape."""
-        return images.float() * self.scale + self.offset
+    def normalise(self, values: Tensor) -> Tensor:
+        """Values -> the Perceiver's input, float32 of the same shape."""
+        normalised: Tensor = values.float() * self.scale + self.offset
+        return normalised
 
 
 class Recognizer(nn.Module):
-    """The classifier, and how unlike a digit each image is."""
+    """The classifier, and how unlike its classes each sample is."""
 
     def __init__(self, classifier: PixelClassifier | FoldedPerceiver, novelty: NoveltyHead) -> None:
         super().__init__()
         self.classifier = classifier
         self.novelty = novelty
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels (B, C, H, W) uint8 -> logits (B, classes), novelty (B,) in [0, 1].
+    def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (B, C, *shape) -> logits (B, classes), novelty (B,) in [0, 1].
 
-        An image without any light pixel shows nothing: its novelty is 1.
+        A sample of zeros alone shows nothing: its novelty is 1.
         """
-        images = images.float()
-        summaries = self.classifier.summaries(images)
+        values = values.float()
+        summaries = self.classifier.summaries(values)
         novelty = self.novelty(summaries)
-        blank = images.amax(dim=(1, 2, 3)) == 0
+        blank = values.flatten(1).amax(dim=1) == 0
         novelty = torch.where(blank, torch.ones_like(novelty), novelty)
         return self.classifier.classify(summaries), novelty
 
@@ -118,7 +96,7 @@ class Recognizer(nn.Module):
 def folded(recognizer: Recognizer) -> Recognizer:
     """What an engine runs: the same function with its constants worked out."""
     classifier = plain_classifier(recognizer)
-    perceiver = FoldedPerceiver(classifier.perceiver, classifier.preprocessing)
+    perceiver = FoldedPerceiver(classifier.perceiver, classifier.spec)
     return Recognizer(perceiver, recognizer.novelty).eval()
 
 
@@ -137,9 +115,9 @@ class PixelExplainer(nn.Module):
         self.perceiver = classifier.perceiver
         self._normalise = classifier.normalise
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels (B, C, H, W) -> logits (B, classes), attention (B, depth, H, L, *grid)."""
-        return self.perceiver.forward_with_attention(self._normalise(images))
+    def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (B, C, *shape) -> logits (B, classes), attention (B, depth, H, L, *grid)."""
+        return self.perceiver.forward_with_attention(self._normalise(values))
 
 
 def pack_weights(recognizer: Recognizer) -> bytes:
@@ -151,6 +129,15 @@ def pack_weights(recognizer: Recognizer) -> bytes:
     )
 
 
+def load_perceiver(checkpoint: Checkpoint) -> Perceiver:
+    """The checkpoint's Perceiver, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: the weights do not fit the card's model config.
+    """
+    return plain_classifier(load_recognizer(checkpoint)).perceiver
+
+
 def load_recognizer(checkpoint: Checkpoint) -> Recognizer:
     """What the checkpoint's weights make, in evaluation mode on the CPU.
 
@@ -158,17 +145,13 @@ def load_recognizer(checkpoint: Checkpoint) -> Recognizer:
         CheckpointError: the weights do not fit the card's model config.
     """
     config = checkpoint.card.model
-    classifier = PixelClassifier(load_perceiver(checkpoint), checkpoint.card.preprocessing)
-    head = NoveltyHead(config.depth, config.latent_dim)
-    arrays = safetensors.torch.load(checkpoint.weights)
     try:
-        head.load_state_dict(
-            {
-                name.removeprefix(NOVELTY_PREFIX): array
-                for name, array in arrays.items()
-                if name.startswith(NOVELTY_PREFIX)
-            }
-        )
-    except RuntimeError as error:
+        perceiver = Perceiver(**config.arguments())
+        head = NoveltyHead(config.depth, config.latent_dim)
+        arrays = safetensors.torch.load(checkpoint.weights)
+        of_head = {name for name in arrays if name.startswith(NOVELTY_PREFIX)}
+        perceiver.load_state_dict({name: arrays[name] for name in arrays.keys() - of_head})
+        head.load_state_dict({name.removeprefix(NOVELTY_PREFIX): arrays[name] for name in of_head})
+    except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{checkpoint.folder / WEIGHTS_FILE}: {error}") from None
-    return Recognizer(classifier, head).eval()
+    return Recognizer(PixelClassifier(perceiver, checkpoint.card.input), head).eval()

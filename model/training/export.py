@@ -1,15 +1,10 @@
-"""Perceiver -> ONNX that takes uint8 pixels, with a proof that it computes the same.
+"""Perceiver -> ONNX that takes an input's values, with a proof that it computes the same."""
 
-`python -m model.training.export weights/perceiver-mnist` makes a checkpoint's graphs anew from its weights.
-"""
-
-import argparse
 import io
 import logging
 import math
-import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +12,21 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
+from model.checkpoint.card import InputSpec
 from model.checkpoint.folder import (
     EXPLAIN_FILE,
     ONNX_FILE,
     SELF_CHECK_FILE,
+    SELF_CHECK_PREFIX,
     WEIGHTS_FILE,
-    CheckpointError,
     explain_weights,
     read_checkpoint,
     read_files,
     write_checkpoint,
 )
-from model.network.perceiver import Perceiver
+from model.errors import UserError
 from model.network.recognizer import (
     PixelClassifier,
     PixelExplainer,
@@ -46,7 +42,7 @@ OPSET = 20
 PARITY_TOLERANCE = 1e-4
 
 
-class ExportError(Exception):
+class ExportError(UserError):
     """The exported graph does not compute what the model computes."""
 
 
@@ -66,49 +62,55 @@ def exported_files(recognizer: Recognizer) -> dict[str, bytes]:
 
 
 def self_check(recognizer: Recognizer) -> bytes:
-    """Images and what the recognizer makes of them, which each engine must meet at its start.
+    """Inputs and what the recognizer makes of them, which each engine must meet at its start.
 
-    An .npz of `images` uint8 (B, C, H, W), `logits` float32 (B, classes), `novelty` float32 (B,):
+    An .npz of `input.NAME` (B, C, *shape), `logits` float32 (B, classes), `novelty` float32 (B,):
     noise from sparse to dense, a step, and nothing at all.
     """
-    perceiver = plain_classifier(recognizer).perceiver
-    shape = (perceiver.num_channels, *perceiver.input_shape)
+    spec = plain_classifier(recognizer).spec
+    shape = spec.array_shape
     generator = np.random.default_rng(0)
-    images: list[NDArray[Any]] = [
+    samples: list[NDArray[Any]] = [
         generator.integers(0, 256, shape) * (generator.random(shape) < share)
         for share in (0.02, 0.1, 0.3, 1.0)
     ]
-    images += [np.arange(math.prod(shape)).reshape(shape) % 256, np.zeros(shape)]
-    pixels = np.stack(images).astype(np.uint8)
+    samples += [np.arange(math.prod(shape)).reshape(shape) % 256, np.zeros(shape)]
+    values = _values(np.stack(samples), spec)
     with torch.inference_mode():
-        logits, novelty = recognizer(torch.from_numpy(pixels))
+        logits, novelty = recognizer(torch.from_numpy(values))
     file = io.BytesIO()
-    np.savez_compressed(file, images=pixels, logits=logits.numpy(), novelty=novelty.numpy())
+    arrays: dict[str, Any] = {
+        f"{SELF_CHECK_PREFIX}{spec.name}": values,
+        "logits": logits.numpy(),
+        "novelty": novelty.numpy(),
+    }
+    np.savez_compressed(file, **arrays)
     return file.getvalue()
 
 
 def export_onnx(recognizer: Recognizer) -> bytes:
     """An ONNX model of a recognizer in evaluation mode, for any batch size.
 
-    `images` uint8 (batch, C, H, W) -> `logits` float32 (batch, classes), `novelty` float32 (batch).
+    The input's name, (batch, C, *shape) -> `logits` float32 (batch, classes), `novelty` float32
+    (batch).
 
     Raises:
         ExportError: ONNX Runtime's outputs differ from PyTorch's by more than `PARITY_TOLERANCE`.
     """
-    pixels = _random_pixels(plain_classifier(recognizer).perceiver)
-    content = bytes(
-        _onnx_model(folded(recognizer), pixels, ["logits", "novelty"]).SerializeToString()
-    )
-    _check("outputs of the ONNX graph", parity(recognizer, content, pixels.numpy()))
+    spec = plain_classifier(recognizer).spec
+    values = _noise(spec)
+    model = _onnx_model(folded(recognizer), spec.name, values, ["logits", "novelty"])
+    content = bytes(model.SerializeToString())
+    _check("outputs of the ONNX graph", parity(recognizer, content, values))
     return content
 
 
 def export_explain_onnx(classifier: PixelClassifier, weights: bytes) -> bytes:
     """The graph that tells, beside the logits, where each block's latents looked.
 
-    `images` uint8 (batch, C, H, W) -> `logits` float32 (batch, classes) and `attention` float32
-    (batch, depth, heads, latents, *token grid). It is small, for it shares the learned arrays of
-    model.safetensors: a session is given them by `model.checkpoint.explain_weights`.
+    The input's name, (batch, C, *shape) -> `logits` float32 (batch, classes) and `attention`
+    float32 (batch, depth, heads, latents, *token grid). It is small, for it shares the learned
+    arrays of model.safetensors: a session is given them by `explain_weights`.
 
     Args:
         weights: the content of model.safetensors.
@@ -117,10 +119,11 @@ def export_explain_onnx(classifier: PixelClassifier, weights: bytes) -> bytes:
         ExportError: ONNX Runtime's answers differ from PyTorch's by more than `PARITY_TOLERANCE`.
     """
     explainer = PixelExplainer(classifier).eval()
-    pixels = _random_pixels(classifier.perceiver)
+    spec = classifier.spec
+    values = _noise(spec)
     outputs = ["logits", "attention"]
     # Not optimised: that would fold the weights into constants of other shapes and names.
-    model = _onnx_model(explainer, pixels, outputs, optimize=False)
+    model = _onnx_model(explainer, spec.name, values, outputs, optimize=False)
     arrays = explain_weights(weights)
     for initializer in model.graph.initializer:
         if initializer.name in arrays:
@@ -134,21 +137,22 @@ def export_explain_onnx(classifier: PixelClassifier, weights: bytes) -> bytes:
         list(arrays), [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in arrays.values()]
     )
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    actual = session.run(outputs, {"images": pixels.numpy()})
+    actual = session.run(outputs, {spec.name: values})
     with torch.inference_mode():
-        expected = explainer(pixels)
+        expected = explainer(torch.from_numpy(values))
     for name, ours, theirs in zip(outputs, actual, expected, strict=True):
         difference = float(np.abs(ours - theirs.numpy()).max())
         _check(f"{name} of the ONNX graph that explains", difference)
     return content
 
 
-def parity(recognizer: Recognizer, onnx: bytes, images: NDArray[np.uint8]) -> float:
+def parity(recognizer: Recognizer, onnx: bytes, values: NDArray[Any]) -> float:
     """Largest absolute difference between the outputs of PyTorch and of ONNX Runtime."""
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
-    actual = session.run(["logits", "novelty"], {"images": images})
+    name = plain_classifier(recognizer).spec.name
+    actual = session.run(["logits", "novelty"], {name: values})
     with torch.inference_mode():
-        expected = recognizer(torch.from_numpy(images))
+        expected = recognizer(torch.from_numpy(values))
     return max(
         float(np.abs(ours - theirs.numpy()).max())
         for ours, theirs in zip(actual, expected, strict=True)
@@ -160,13 +164,18 @@ def _check(what: str, difference: float) -> None:
         raise ExportError(f"{what} are off by {difference:.2e}, more than {PARITY_TOLERANCE}")
 
 
-def _random_pixels(perceiver: Perceiver) -> Tensor:
-    shape = (3, perceiver.num_channels, *perceiver.input_shape)
-    return torch.randint(0, 256, shape, dtype=torch.uint8)
+def _noise(spec: InputSpec) -> NDArray[Any]:
+    return _values(np.random.default_rng(0).integers(0, 256, (3, *spec.array_shape)), spec)
+
+
+def _values(bytes_: NDArray[Any], spec: InputSpec) -> NDArray[Any]:
+    """Values from 0 to 255 as an input takes them."""
+    values: NDArray[Any] = (bytes_ * (spec.unit / 255)).astype(spec.dtype)
+    return values
 
 
 def _onnx_model(
-    module: nn.Module, pixels: Tensor, outputs: list[str], *, optimize: bool = True
+    module: nn.Module, name: str, values: NDArray[Any], outputs: list[str], *, optimize: bool = True
 ) -> Any:
     """A graph of any batch size as an `onnx.ModelProto`, without the exporter's notes."""
     with warnings.catch_warnings():
@@ -175,10 +184,10 @@ def _onnx_model(
             logging.getLogger(exporter).setLevel(logging.ERROR)
         program = torch.onnx.export(
             module,
-            (pixels,),
-            input_names=["images"],
+            (torch.from_numpy(values),),
+            input_names=[name],
             output_names=outputs,
-            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -192,25 +201,16 @@ def _onnx_model(
     return model
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns 0, or 2 where the checkpoint can't be read or its graphs be made."""
-    parser = argparse.ArgumentParser(
-        prog="python -m model.training.export",
-        description="Makes a checkpoint's ONNX graphs anew from its weights.",
-    )
-    parser.add_argument("checkpoint", type=Path, help="checkpoint folder")
-    folder = parser.parse_args(argv).checkpoint
-    try:
-        checkpoint = read_checkpoint(folder)
-        files = read_files(checkpoint) | exported_files(load_recognizer(checkpoint))
-        write_checkpoint(folder, checkpoint.card, files)
-    except (CheckpointError, ExportError) as error:
-        print(f"model.training.export: {error}", file=sys.stderr)
-        return 2
-    for name in (ONNX_FILE, EXPLAIN_FILE):
-        print(f"{len(files[name]):>10,} bytes  {folder / name}")
-    return 0
+def export(folder: Path) -> Mapping[str, bytes]:
+    """Makes a checkpoint's graphs anew from its weights; the card's figures stay.
 
+    Returns: all files of the checkpoint, by name.
 
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        CheckpointError: the folder is no usable checkpoint.
+        ExportError: see `export_onnx` and `export_explain_onnx`.
+    """
+    checkpoint = read_checkpoint(folder)
+    files = read_files(checkpoint) | exported_files(load_recognizer(checkpoint))
+    write_checkpoint(folder, checkpoint.card, files)
+    return files

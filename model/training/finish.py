@@ -1,136 +1,143 @@
-"""Trained weights -> a checkpoint: calibrate, fit the novelty head, score, export, draw.
+"""Trained weights -> a checkpoint: calibrate, fit the novelty head, score, export, draw."""
 
-`python -m model.training.finish weights/perceiver-mnist --data FOLDER --version 2.2.1` does it anew for a
-checkpoint that is there, as after a change of preprocessing; its weights stay as they are.
-"""
-
-import argparse
-import re
-import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.checkpoint.card import VERSION_PATTERN, Card, DatasetInfo, NoveltyFigures, TrainingRecord
-from model.checkpoint.config import PerceiverConfig, Preprocessing
-from model.checkpoint.folder import CheckpointError, read_checkpoint, read_files, write_checkpoint
-from model.data.labelled import DatasetError, LabelledImages, split
-from model.data.mnist import MNIST, load_mnist
+from model.checkpoint.card import Card, DatasetInfo, InputSpec, NoveltyFigures, TrainingRecord
+from model.checkpoint.config import PerceiverConfig
+from model.checkpoint.folder import PARTS_FOLDER, read_checkpoint, read_files, write_checkpoint
+from model.data.labelled import Dataset
+from model.errors import UserError
 from model.evaluation import plots
-from model.evaluation.scores import (
-    calibration_bins,
-    fit_calibration,
-    predict,
-    score,
-    summarise,
-    table,
-)
+from model.evaluation.predictions import predict, summarise
+from model.evaluation.scores import calibration_bins, score
+from model.evaluation.suite import Subject
+from model.modalities import find
+from model.network.device import find_device
 from model.network.perceiver import Perceiver
-from model.network.recognizer import PixelClassifier, Recognizer, load_perceiver
-from model.training.export import ExportError, exported_files
+from model.network.recognizer import PixelClassifier, Recognizer, load_perceiver, load_recognizer
+from model.training.calibrate import fit_calibration
+from model.training.export import exported_files
 from model.training.novelty import fit_novelty
 
-DIGITS_PER_OUTLIER = 12  # training images that the novelty head sees for each picture of a kind
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network, and what its card tells of it.
+
+    Attributes:
+        perceiver: on the CPU.
+        config: its arguments.
+        spec: its input.
+        record: how its weights came about.
+        name: of the checkpoint.
+        version: of the checkpoint.
+    """
+
+    perceiver: Perceiver
+    config: PerceiverConfig
+    spec: InputSpec
+    record: TrainingRecord
+    name: str
+    version: str
 
 
-def finish(
-    perceiver: Perceiver,
-    config: PerceiverConfig,
-    preprocessing: Preprocessing,
-    train: LabelledImages,
-    validation: LabelledImages,
-    mnist: MNIST,
-    record: TrainingRecord,
-    name: str,
-    version: str,
-) -> tuple[Card, dict[str, bytes]]:
-    """Everything of a checkpoint but the run's history.
-
-    Args:
-        perceiver: trained, on the CPU; `config` are its arguments.
-        train, validation: the parts of `mnist.train` that taught and that chose.
+def finish(trained: Trained, dataset: Dataset) -> tuple[Card, dict[str, bytes]]:
+    """Makes everything of a checkpoint but the run's history.
 
     Returns: the card, and the files by relative path.
 
     Raises:
         ExportError: the exported graphs compute something else.
     """
-    recipe = record.recipe
-    classifier = PixelClassifier(perceiver, preprocessing).eval()
+    spec, recipe = trained.spec, trained.record.recipe
+    train, validation = dataset.learning_parts(recipe)
+    training = find(spec.modality).training()
+    options = training.options.model_validate(trained.record.options)
+    classifier = PixelClassifier(trained.perceiver, spec).eval()
     novelty = fit_novelty(
-        lambda images: summarise(classifier, images),
-        train.images[: DIGITS_PER_OUTLIER * recipe.outliers],
-        validation.images,
-        preprocessing,
-        recipe.augment,
-        recipe.outliers,
+        lambda inputs: summarise(classifier, inputs),
+        training.unlike(train, spec, options, recipe.seed),
+        validation.inputs,
+        lambda batch, generator: training.augment(batch, options, generator),
         recipe.seed,
     )
     recognizer = Recognizer(classifier, novelty).eval()
     (logits, novelties), (test_logits, test_novelties) = (
-        predict(recognizer, part.images) for part in (validation, mnist.test)
+        predict(recognizer, part.inputs) for part in (validation, dataset.test)
     )
     calibration = fit_calibration(logits, validation.labels)
     card = Card(
-        name=name,
-        version=version,
+        name=trained.name,
+        version=trained.version,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         parameters=sum(p.numel() for p in recognizer.parameters()),
-        model=config,
-        labels=mnist.class_names,
-        preprocessing=preprocessing,
+        model=trained.config,
+        labels=dataset.class_names,
+        inputs=(spec,),
         calibration=calibration,
         metrics={
-            "validation": score(logits, validation.labels, mnist.class_names, calibration),
-            "test": score(test_logits, mnist.test.labels, mnist.class_names, calibration),
+            "validation": score(logits, validation.labels, dataset.class_names, calibration),
+            "test": score(test_logits, dataset.test.labels, dataset.class_names, calibration),
         },
         novelty=NoveltyFigures(
             validation_false_alarms=float((novelties > 0.5).mean()),
             test_false_alarms=float((test_novelties > 0.5).mean()),
         ),
         dataset=DatasetInfo(
-            name=mnist.name,
-            sha256=mnist.digest,
+            name=dataset.name,
+            sha256=dataset.digest,
             train=len(train),
             validation=len(validation),
-            test=len(mnist.test),
+            test=len(dataset.test),
         ),
-        training=record,
+        training=trained.record,
     )
     return card, {
         **exported_files(recognizer),
-        **_drawn(classifier, validation.images[0], mnist, calibration.probabilities(test_logits)),
+        **_drawn(classifier, validation.inputs[0], dataset, calibration.probabilities(test_logits)),
     }
 
 
 def _drawn(
     classifier: PixelClassifier,
-    example: NDArray[np.uint8],
-    mnist: MNIST,
+    example: NDArray[Any],
+    dataset: Dataset,
     probabilities: NDArray[np.float64],
 ) -> dict[str, bytes]:
     """Plots of the test set's probabilities (N, classes), and of where the model looks."""
-    images, labels = mnist.test.images, mnist.test.labels
+    spec, test, class_names = classifier.spec, dataset.test, dataset.class_names
+    modality = find(spec.modality)
+
+    def picture(sample: NDArray[Any]) -> NDArray[np.uint8]:
+        return np.asarray(modality.picture(sample, spec))
+
     predicted = probabilities.argmax(axis=1)
     with torch.inference_mode():
-        pixels = torch.tensor(example)[None, None]
-        _, attention = classifier.perceiver.forward_with_attention(classifier.normalise(pixels))
-    return {
-        "plots/confusion.png": plots.confusion_matrix(labels, predicted, mnist.class_names),
-        "plots/misread.png": plots.misread_images(images, labels, probabilities, mnist.class_names),
+        values = torch.tensor(example)[None]
+        _, attention = classifier.perceiver.forward_with_attention(classifier.normalise(values))
+    drawn = {
+        "plots/confusion.png": plots.confusion_matrix(test.labels, predicted, class_names),
+        "plots/misread.png": plots.misread_samples(test, probabilities, class_names, picture),
         "plots/reliability.png": plots.reliability_diagram(
-            *calibration_bins(probabilities.max(axis=1), predicted == labels)
+            *calibration_bins(probabilities.max(axis=1), predicted == test.labels)
         ),
-        "plots/attention.png": plots.attention_maps(example, attention[0].numpy()),
     }
+    if len(spec.shape) == 2:
+        drawn["plots/attention.png"] = plots.attention_maps(picture(example), attention[0].numpy())
+    return drawn
 
 
 def refinish(folder: Path, data: Path | None, version: str) -> Card:
-    """Finishes the weights of a checkpoint anew, in place; the run's history stays.
+    """Finishes a checkpoint anew, in place, as after a change of how its inputs are prepared.
+
+    Weights and the run's history stay.
 
     Raises:
         CheckpointError: the folder is no usable checkpoint.
@@ -139,42 +146,37 @@ def refinish(folder: Path, data: Path | None, version: str) -> Card:
     """
     checkpoint = read_checkpoint(folder)
     former = checkpoint.card
-    recipe = former.training.recipe
-    mnist = load_mnist(data)
-    train, validation = split(mnist.train, recipe.validation_images, recipe.seed)
-    card, files = finish(
-        load_perceiver(checkpoint),
-        former.model,
-        former.preprocessing,
-        train.take(np.arange(former.dataset.train)),
-        validation,
-        mnist,
-        former.training,
-        former.name,
-        version,
+    trained = Trained(
+        perceiver=load_perceiver(checkpoint),
+        config=former.model,
+        spec=former.input,
+        record=former.training,
+        name=former.name,
+        version=version,
     )
+    dataset = find(former.input.modality).training().load(data)
+    card, files = finish(trained, dataset)
     return write_checkpoint(folder, card, read_files(checkpoint) | files)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns 0, or 2 where the checkpoint can't be finished."""
-    parser = argparse.ArgumentParser(
-        prog="python -m model.training.finish", description=refinish.__doc__
-    )
-    parser.add_argument("checkpoint", type=Path, help="checkpoint folder")
-    parser.add_argument("--data", type=Path, help="folder of MNIST's IDX files; else downloaded")
-    parser.add_argument("--version", required=True, help="the checkpoint's new semantic version")
-    options = parser.parse_args(argv)
-    if not re.match(VERSION_PATTERN, options.version):
-        parser.error(f"{options.version} is no semantic version, such as 2.1.0")
-    try:
-        card = refinish(options.checkpoint, options.data, options.version)
-    except (CheckpointError, DatasetError, ExportError) as error:
-        print(f"model.training.finish: {error}", file=sys.stderr)
-        return 2
-    print(f"{card.name} {card.version}\n\n{table(card.metrics['test'])}")
-    return 0
+def fit_parts(folder: Path, data: Path | None, seed: int, device: str) -> Card:
+    """Learns to find the parts of a sample, as a checkpoint reads them, and keeps that in there.
 
-
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        CheckpointError: the folder is no usable checkpoint.
+        DatasetError: the data set cannot be had.
+        DeviceError: the device is not there.
+        UserError: the modality has no parts.
+    """
+    checkpoint = read_checkpoint(folder)
+    modality = checkpoint.card.input.modality
+    training = find(modality).training()
+    if training.fit_parts is None:
+        raise UserError(f"a sample of the modality {modality} has no parts")
+    recognizer = load_recognizer(checkpoint).to(find_device(device))
+    subject = Subject(checkpoint, recognizer, training.load(data))
+    parts = {
+        f"{PARTS_FOLDER}{name}": content
+        for name, content in training.fit_parts(subject, seed).items()
+    }
+    return write_checkpoint(folder, checkpoint.card, read_files(checkpoint) | parts)

@@ -2,13 +2,12 @@
 
 import argparse
 import shutil
-import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field, create_model
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -18,85 +17,73 @@ from pydantic_settings import (
 
 from model.checkpoint.card import NAME_PATTERN, VERSION_PATTERN
 from model.checkpoint.config import PerceiverConfig, TrainConfig
-
-SHIPPED_MODEL: dict[str, Any] = {
-    "depth": 2,
-    "fourier_bands": 6,
-    "num_latents": 8,
-    "latent_dim": 192,
-    "self_per_cross_atn": 1,
-    "cross_heads": 16,
-    "mlp_ratio": 2,
-    "input_adapter": "convolution",
-    "adapter_channels": 64,
-}
+from model.errors import UserError
+from model.modalities import MODALITIES, find
+from model.modalities.training import Options
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "mnist": {
-        "model": SHIPPED_MODEL,
-        "recipe": {"epochs": 80, "learning_rate": 2e-3, "ema_decay": 0.9995},
-    },
-    "served": {
-        "start_from": Path("weights/perceiver-mnist"),
-        "run_folder": Path("runs/served"),
-        "model": SHIPPED_MODEL,
-        "recipe": {
-            "epochs": 10,
-            "learning_rate": 7e-4,
-            "ema_decay": 0.9995,
-            "uploads": 24_000,
-            "strips": 4_000,
-        },
-    },
-    "smoke": {
-        "name": "perceiver-smoke",
-        "compile": False,
-        "model": {"depth": 1, "self_per_cross_atn": 1, "cross_heads": 4},
-        "recipe": {
-            "epochs": 2,
-            "batch_size": 64,
-            "learning_rate": 3e-3,
-            "warmup_steps": 20,
-            "ema_decay": 0.98,
-            "train_images": 8000,
-            "validation_images": 1000,
-            "outliers": 50,
-        },
-    },
-}
+class Command(BaseSettings):
+    """A command of the command line: its fields are its flags.
+
+    Attributes:
+        stopped: what Ctrl-C answers.
+    """
+
+    model_config = SettingsConfigDict(
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    stopped: ClassVar[str] = "Stopped."
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags alone: a variable such as MODEL or SEED in the environment is not meant for us."""
+        return (init_settings,)
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str]) -> "Command":
+        """The command with these flags.
+
+        Raises:
+            ValidationError: a flag has a value that it may not have.
+            SystemExit: help was asked for, or a flag is unknown.
+        """
+        return CliApp.run(cls, cli_args=list(arguments))
+
+    def run(self) -> int:
+        """Does the work; returns the exit code.
+
+        Raises:
+            UserError: it can't be done; the message says why.
+        """
+        raise NotImplementedError
 
 
-def _can_compile() -> bool:
+def can_compile() -> bool:
     """Whether torch.compile finds what it builds kernels with: a compiler and Python's headers."""
     headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
     return shutil.which("g++") is not None and headers.exists()
 
 
-class TrainOptions(BaseSettings):
-    """Train a Perceiver on MNIST and write a checkpoint folder."""
+class Train(Command, cli_prog_name="perceiver train"):
+    """Trains a Perceiver and writes a checkpoint folder."""
 
-    model_config = SettingsConfigDict(
-        cli_prog_name="perceiver train",
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-        cli_shortcuts={
-            f"{group}.{name}".replace("_", "-"): name.replace("_", "-")
-            for group, config in (("model", PerceiverConfig), ("recipe", TrainConfig))
-            for name in config.model_fields
-            if name != "augment"
-        },
-    )
+    stopped: ClassVar[str] = "Stopped. Whole epochs are kept: go on with --resume."
 
-    preset: Literal["mnist", "served", "smoke"] = Field(
-        "mnist",
-        description="starting values: mnist; served, which goes on from there with digits as the "
-        "service meets them; smoke (within a minute on 2 cores)",
-    )
-    data: Path | None = Field(None, description="folder of MNIST's IDX files; else downloaded")
-    name: str = Field("perceiver-mnist", pattern=NAME_PATTERN, description="the checkpoint's name")
+    modality: str = Field(MODALITIES[0], description="kind of input")
+    preset: str = Field("", description="starting values")
+    data: Path | None = Field(None, description="folder of the data set; else downloaded")
+    name: str = Field("perceiver", pattern=NAME_PATTERN, description="the checkpoint's name")
     version: str = Field(
         "1.0.0", pattern=VERSION_PATTERN, description="the checkpoint's semantic version"
     )
@@ -113,29 +100,68 @@ class TrainOptions(BaseSettings):
         "auto", description="of matrix products in training; auto: bfloat16 where it is native"
     )
     compile: bool = Field(
-        default_factory=_can_compile,
+        default_factory=can_compile,
         description="compile the training step; by default where a C++ compiler is at hand",
     )
     model: PerceiverConfig = PerceiverConfig()
     recipe: TrainConfig = TrainConfig()
+    options: Options = Options()
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags alone: a variable such as MODEL or SEED in the environment is not meant for us."""
-        return (init_settings,)
+    def parse(cls, arguments: Sequence[str]) -> "Train":
+        """Flags over the preset's values over the defaults; the modality adds flags of its own.
+
+        Raises:
+            UserError: there is no such modality.
+        """
+        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        first.add_argument("--modality", default=MODALITIES[0])
+        first.add_argument("--preset")
+        chosen = first.parse_known_args(arguments)[0]
+        try:
+            training = find(chosen.modality).training()
+        except KeyError as error:
+            raise UserError(error.args[0]) from None
+        presets = training.presets
+        preset = next(iter(presets)) if chosen.preset is None else chosen.preset
+        names: Any = Literal
+        told = "; ".join(f"{name}: {preset.description}" for name, preset in presets.items())
+        groups: dict[str, type[BaseModel]] = {
+            "model": PerceiverConfig,
+            "recipe": TrainConfig,
+            "options": training.options,
+        }
+        command = create_model(
+            "Train",
+            __base__=cls,
+            __doc__=cls.__doc__,
+            __cls_kwargs__={
+                "cli_shortcuts": {
+                    f"{group}.{flag}": flag
+                    for group, config in groups.items()
+                    for flag in _flags(config)
+                }
+            },
+            preset=(names[tuple(presets)], Field(preset, description=f"starting values; {told}")),
+            options=(training.options, training.options()),
+        )
+        values = presets[preset].values if preset in presets else {}
+        return CliApp.run(command, cli_args=list(arguments), **values)
+
+    def run(self) -> int:
+        """Runs or resumes the training to its end."""
+        from model.training.train import train
+
+        train(self)
+        return 0
 
 
-def parse_options(argv: Sequence[str] | None) -> TrainOptions:
-    """Flags over the preset's values over the defaults."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default="mnist")
-    preset = first.parse_known_args(arguments)[0].preset
-    return CliApp.run(TrainOptions, cli_args=arguments, **PRESETS.get(preset, {}))
+def _flags(config: type[BaseModel]) -> Iterator[str]:
+    """The flags of a configuration's fields; those of a configuration within it have a dot."""
+    for name, field in config.model_fields.items():
+        flag = name.replace("_", "-")
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from (f"{flag}.{rest}" for rest in _flags(inner))
+        else:
+            yield flag

@@ -5,17 +5,16 @@ import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 
-import numpy as np
-import onnxruntime
 import torch
 import torch.distributed as dist
 
+from model.errors import UserError
 from model.network.device import device_name, find_device
-from model.training.options import TrainOptions
 
 
-class TrainError(Exception):
+class TrainError(UserError):
     """The run cannot start or go on; the message says why."""
 
 
@@ -43,30 +42,38 @@ class Runtime:
             "compiled": str(self.compile).lower(),
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "numpy": np.__version__,
-            "onnxruntime": onnxruntime.__version__,
+            **{name: version(name) for name in ("numpy", "onnxruntime")},
         }
 
 
 @contextlib.contextmanager
-def open_runtime(options: TrainOptions) -> Iterator[Runtime]:
-    """Finds the device; joins the other processes where torchrun started several."""
+def open_runtime(name: str, precision: str, compiled: bool) -> Iterator[Runtime]:
+    """Finds the device; joins the other processes where torchrun started several.
+
+    Args:
+        name: of the device, see `find_device`.
+        precision: of matrix products: float32, bfloat16, or auto: bfloat16 where it is native.
+        compiled: whether the training step is to be compiled.
+
+    Raises:
+        DeviceError: there is no such device.
+    """
     rank, local_rank, processes = (
         int(os.environ.get(name, default))
         for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))
     )
-    device = find_device(options.device, local_rank)
+    device = find_device(name, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    if options.precision != "auto":
-        bfloat16 = options.precision == "bfloat16"
+    if precision != "auto":
+        bfloat16 = precision == "bfloat16"
     if processes > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Runtime(device, bfloat16, options.compile, rank, processes)
+        yield Runtime(device, bfloat16, compiled, rank, processes)
     finally:
         if processes > 1:
             dist.destroy_process_group()

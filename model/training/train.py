@@ -1,46 +1,45 @@
-"""Trains a Perceiver: `python -m model.training.train`, also under torchrun.
+"""Trains a Perceiver, also under torchrun.
 
 Keeps its state in a run folder after every epoch; ends with a checkpoint folder.
 """
 
 import os
 import pickle
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from pydantic import ValidationError
 from tqdm import tqdm
 
 from model.checkpoint.card import TrainingRecord
-from model.checkpoint.config import Preprocessing, TrainConfig, explain
+from model.checkpoint.config import PerceiverConfig
 from model.checkpoint.folder import (
-    CheckpointError,
+    PARTS_FOLDER,
+    Checkpoint,
     check_replaceable,
     read_checkpoint,
     write_checkpoint,
 )
-from model.data.labelled import DatasetError, LabelledImages, split
-from model.data.mnist import MNIST, load_mnist
+from model.data.labelled import Dataset, Labelled
 from model.evaluation import plots
 from model.evaluation.scores import table
-from model.modalities.digits.training.as_served import served_digits
-from model.network.device import DeviceError
+from model.modalities import find
 from model.network.perceiver import Perceiver
 from model.network.recognizer import load_perceiver
-from model.training.finish import finish
-from model.training.options import TrainOptions, parse_options
-from model.training.runtime import Runtime, TrainError, open_runtime
-from model.training.trainer import Trainer
+from model.training.finish import Trained, finish
+from model.training.options import Train
+from model.training.runtime import TrainError, open_runtime
+from model.training.trainer import Plan, Trainer
 
 STATE_FILE = "state.pt"
 
 
-def train(options: TrainOptions) -> Path:
+EXTRA_FILE = "extra.npz"
+
+
+def train(options: Train) -> Path:
     """Runs or resumes a training to its end; returns the checkpoint folder.
 
     Raises:
@@ -53,16 +52,29 @@ def train(options: TrainOptions) -> Path:
     out = options.out or Path("weights") / options.name
     run = options.run_folder or Path("runs") / options.name
     check_replaceable(out)
-    with open_runtime(options) as runtime:
-        mnist = load_mnist(options.data)
-        kept, validation = split(mnist.train, recipe.validation_images, recipe.seed)
-        if recipe.train_images is not None:
-            kept = kept.take(np.arange(min(recipe.train_images, len(kept))))
-        shown = kept
-        if recipe.uploads or recipe.strips:
-            shown = kept.joined(_served(kept, recipe, run, options.resume, runtime))
-        trainer = Trainer(options.model, recipe, shown, validation, mnist.class_names, runtime)
-        started_from = _start_from(trainer, options.start_from) if options.start_from else None
+    training = find(options.modality).training()
+    with open_runtime(options.device, options.precision, options.compile) as runtime:
+        dataset = training.load(options.data)
+        taught, validation = dataset.learning_parts(recipe)
+        plan = Plan(
+            model=_fitted(options.model, dataset),
+            spec=dataset.spec,
+            class_names=dataset.class_names,
+            recipe=recipe,
+            options=options.options,
+            augment=training.augment,
+        )
+        start = read_checkpoint(options.start_from) if options.start_from else None
+        learned = start.parts if start else {}
+        path = run / EXTRA_FILE
+        if runtime.leads and training.extra and not (options.resume and path.exists()):
+            extra = training.extra(taught, plan.spec, plan.options, learned, recipe.seed)
+            _keep_extra(extra, path)
+        if runtime.processes > 1:
+            dist.barrier()
+        trainer = Trainer(plan, _with_extra(taught, path), validation, runtime)
+        if start is not None:
+            _start_from(trainer, start)
         _take_up(trainer, run, options.resume)
         if runtime.leads:
             print(_headline(trainer), flush=True)
@@ -80,73 +92,70 @@ def train(options: TrainOptions) -> Path:
                     f"{epoch.seconds:.0f} s, {_clock(left)} left"
                 )
         if runtime.leads:
-            _finish(trainer, kept, mnist, started_from, options, out)
+            _finish(trainer, dataset, start, options, out)
     return out
 
 
-def _served(
-    digits: LabelledImages, recipe: TrainConfig, run: Path, resume: bool, runtime: Runtime
-) -> LabelledImages:
-    """Digits as the service meets them, kept in the run folder: they take minutes to make."""
-    path = run / "served.npz"
-    if not (resume and path.exists()) and runtime.leads:
-        made = served_digits(
-            digits, recipe.uploads, recipe.strips, Preprocessing(), recipe.seed, progress=True
-        )
-        run.mkdir(parents=True, exist_ok=True)
-        partial = run / "served.partial.npz"
-        np.savez(partial, images=made.images, labels=made.labels)
+def _fitted(config: PerceiverConfig, dataset: Dataset) -> PerceiverConfig:
+    """The network's configuration; the data tells what no flag does."""
+    needed = {
+        "num_channels": dataset.spec.channels,
+        "input_shape": dataset.spec.shape,
+        "num_features": len(dataset.class_names),
+    }
+    told = {name: value for name, value in needed.items() if name not in config.model_fields_set}
+    return config.model_copy(update=told)
+
+
+def _keep_extra(made: Labelled | None, path: Path) -> None:
+    """Keeps the samples that the modality made, or that it made none, for when the run goes on."""
+    path.unlink(missing_ok=True)
+    if made is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".partial-{path.name}")
+        np.savez(partial, inputs=made.inputs, labels=made.labels)
         partial.replace(path)
-    if runtime.processes > 1:
-        dist.barrier()
+
+
+def _with_extra(taught: Labelled, path: Path) -> Labelled:
+    if not path.exists():
+        return taught
     with np.load(path) as arrays:
-        return LabelledImages(arrays["images"], arrays["labels"])
+        return taught.joined(Labelled(arrays["inputs"], arrays["labels"]))
 
 
-def _start_from(trainer: Trainer, folder: Path) -> str:
-    """Takes over a checkpoint's weights; returns its name and version."""
-    checkpoint = read_checkpoint(folder)
-    card = checkpoint.card
-    if card.model != trainer.config:
-        raise TrainError(f"{folder} holds another model: give its flags, or start from another")
+def _start_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Takes over a checkpoint's weights."""
+    if checkpoint.card.model != trainer.plan.model:
+        raise TrainError(
+            f"{checkpoint.folder} holds another model: give its flags, or start from another"
+        )
     weights = load_perceiver(checkpoint).state_dict()
     for perceiver in (trainer.perceiver, trainer.averaged):
         perceiver.load_state_dict(weights)
-    return f"{card.name} {card.version}"
 
 
 def _finish(
-    trainer: Trainer,
-    kept: LabelledImages,
-    mnist: MNIST,
-    started_from: str | None,
-    options: TrainOptions,
-    out: Path,
+    trainer: Trainer, dataset: Dataset, start: Checkpoint | None, options: Train, out: Path
 ) -> None:
     """Finishes the weights that validation picked and writes the checkpoint."""
-    perceiver = Perceiver(**trainer.config.arguments())
+    plan, history = trainer.plan, trainer.history
+    perceiver = Perceiver(**plan.model.arguments())
     perceiver.load_state_dict({k: v.cpu() for k, v in trainer.best_weights.items()})
     record = TrainingRecord(
-        recipe=trainer.recipe,
-        started_from=started_from,
+        recipe=plan.recipe,
+        options=plan.options.model_dump(mode="json"),
+        started_from=f"{start.card.name} {start.card.version}" if start else None,
         chosen_epoch=trainer.best.epoch,
-        seconds=sum(epoch.seconds for epoch in trainer.history),
+        seconds=sum(epoch.seconds for epoch in history),
         environment=trainer.runtime.environment(),
     )
-    card, files = finish(
-        perceiver,
-        trainer.config,
-        trainer.preprocessing,
-        kept,
-        trainer.validation,
-        mnist,
-        record,
-        options.name,
-        options.version,
-    )
-    history = "".join(epoch.model_dump_json() + "\n" for epoch in trainer.history)
-    files["history.jsonl"] = history.encode()
-    files["plots/training.png"] = plots.training_curves(trainer.history)
+    trained = Trained(perceiver, plan.model, plan.spec, record, options.name, options.version)
+    card, files = finish(trained, dataset)
+    if start is not None:
+        files |= {f"{PARTS_FOLDER}{name}": content for name, content in start.parts.items()}
+    files["history.jsonl"] = "".join(e.model_dump_json() + "\n" for e in history).encode()
+    files["plots/training.png"] = plots.training_curves(history)
     write_checkpoint(out, card, files)
     read_checkpoint(out)  # what was written can be read again
     print(f"\nTest set, scored once:\n{table(card.metrics['test'])}\n\nCheckpoint: {out}")
@@ -188,32 +197,12 @@ def _headline(trainer: Trainer) -> str:
     environment = trainer.runtime.environment()
     return (
         f"{parameters:,} parameters, {len(trainer.train):,} training and "
-        f"{len(trainer.validation):,} validation images; {environment['device']}, "
+        f"{len(trainer.validation):,} validation samples; {environment['device']}, "
         f"{environment['precision']}{', compiled' * trainer.runtime.compile}; "
-        f"epochs {len(trainer.history) + 1} to {trainer.recipe.epochs}"
+        f"epochs {len(trainer.history) + 1} to {trainer.plan.recipe.epochs}"
     )
 
 
 def _clock(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes // 60}:{minutes % 60:02} h"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns 0, 2 where the run could not start, 130 after Ctrl-C."""
-    try:
-        train(parse_options(argv))
-    except ValidationError as error:
-        print(f"perceiver train: {explain(error)}", file=sys.stderr)
-        return 2
-    except (TrainError, DatasetError, DeviceError, CheckpointError) as error:
-        print(f"perceiver train: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nStopped. Whole epochs are kept: go on with --resume.", file=sys.stderr)
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

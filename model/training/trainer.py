@@ -1,4 +1,4 @@
-"""The learning itself: one object that holds all that an epoch changes.
+"""Training itself: one object that holds all that an epoch changes.
 
 All randomness of an epoch follows from the seed and its number, so a restored trainer repeats an
 uninterrupted one.
@@ -10,50 +10,103 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_parameters
 from tqdm import tqdm
 
 from model.checkpoint.calibration import Calibration
-from model.checkpoint.config import PerceiverConfig, Preprocessing, TrainConfig
+from model.checkpoint.card import InputSpec
+from model.checkpoint.config import PerceiverConfig, TrainConfig
 from model.checkpoint.history import Epoch
-from model.data.labelled import LabelledImages
-from model.evaluation.scores import predict_logits, score
-from model.modalities.digits.training.augment import augment
+from model.data.labelled import Labelled
+from model.evaluation.predictions import predict_logits
+from model.evaluation.scores import score
 from model.network.perceiver import Perceiver
 from model.network.recognizer import PixelClassifier
 from model.training.runtime import Runtime, TrainError
 
+if TYPE_CHECKING:
+    from model.modalities.training import Augment, Options
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run trains, and how.
+
+    Attributes:
+        model: the network.
+        spec: its input.
+        class_names: in the order of its outputs.
+        recipe: of the training.
+        options: the modality's own part of the recipe.
+        augment: changes a batch, by these options.
+    """
+
+    model: PerceiverConfig
+    spec: InputSpec
+    class_names: Sequence[str]
+    recipe: TrainConfig
+    options: "Options"
+    augment: "Augment"
+
+    def recorded(self) -> dict[str, dict[str, Any]]:
+        """What a resumed run must have in common with itself, for JSON."""
+        parts = {"config": self.model, "recipe": self.recipe, "options": self.options}
+        return {name: part.model_dump(mode="json") for name, part in parts.items()}
+
+    def check(self) -> None:
+        """Makes sure that the network fits the data.
+
+        Raises:
+            TrainError: it does not.
+        """
+        for name, needed in (
+            ("num_channels", self.spec.channels),
+            ("input_shape", self.spec.shape),
+            ("num_features", len(self.class_names)),
+        ):
+            actual = getattr(self.model, name)
+            if actual != needed:
+                raise TrainError(f"{name} is {actual}, but the data needs {needed}")
+
 
 @dataclass
 class Trainer:
-    """The learning itself: one object holds all that an epoch changes."""
+    """Training itself: one object holds all that an epoch changes.
 
-    config: PerceiverConfig
-    recipe: TrainConfig
-    train: LabelledImages
-    validation: LabelledImages
-    class_names: Sequence[str]
+    Attributes:
+        plan: what is trained, and how.
+        train: samples to learn from; a batch at a time is on the device.
+        validation: samples that choose the epoch.
+        runtime: where it runs.
+        history: of the epochs so far.
+        best_weights: those of the best of them.
+    """
+
+    plan: Plan
+    train: Labelled
+    validation: Labelled
     runtime: Runtime
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
     history: list[Epoch] = field(default_factory=list)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        recipe, runtime = self.recipe, self.runtime
-        _check_fit(self.config, self.train, self.class_names)
+        recipe, runtime = self.plan.recipe, self.runtime
+        self.plan.check()
         if recipe.batch_size % runtime.processes:
             raise TrainError(f"batch size {recipe.batch_size} is no multiple of the processes")
         if len(self.train) < recipe.batch_size:
-            raise TrainError(f"{len(self.train)} training images are less than one batch")
+            raise TrainError(f"{len(self.train)} training samples are less than one batch")
         self.steps_per_epoch = len(self.train) // recipe.batch_size
         torch.manual_seed(recipe.seed)
-        self.perceiver = Perceiver(**self.config.arguments()).to(runtime.device)
+        self.perceiver = Perceiver(**self.plan.model.arguments()).to(runtime.device)
         self.averaged = copy.deepcopy(self.perceiver).requires_grad_(False)
         self.parameters: list[Tensor] = list(self.perceiver.parameters())
         decayed = [p for p in self.parameters if p.ndim >= 2 and p is not self.perceiver.latents]
@@ -68,9 +121,7 @@ class Trainer:
             betas=(0.9, 0.98),
             fused=True,
         )
-        self.images = torch.tensor(self.train.images, device=runtime.device)[:, None]
-        self.labels = torch.tensor(self.train.labels, device=runtime.device)
-        self.classifier = PixelClassifier(self.perceiver, self.preprocessing)
+        self.classifier = PixelClassifier(self.perceiver, self.plan.spec)
         self.step = torch.compile(self._losses) if runtime.compile else self._losses
 
     @property
@@ -79,15 +130,14 @@ class Trainer:
         return min(self.history, key=lambda e: e.validation_loss)
 
     def run_epoch(self, progress: bool = False) -> Epoch:
-        """Trains one epoch and scores the averaged weights on the validation images."""
+        """Trains one epoch and scores the averaged weights on the validation samples."""
         started = time.perf_counter()
         number = len(self.history) + 1
         loss, accuracy = self._train_epoch(number, progress)
-        logits = predict_logits(
-            PixelClassifier(self.averaged, self.preprocessing).eval(), self.validation.images
-        )
+        classifier = PixelClassifier(self.averaged, self.plan.spec).eval()
+        logits = predict_logits(classifier, self.validation.inputs)
         figures = score(
-            logits, self.validation.labels, self.class_names, Calibration(temperature=1.0)
+            logits, self.validation.labels, self.plan.class_names, Calibration(temperature=1.0)
         )
         self.history.append(
             Epoch(
@@ -106,8 +156,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """All that `restore` needs to go on as if nothing had happened."""
         return {
-            "config": self.config.model_dump(mode="json"),
-            "recipe": self.recipe.model_dump(mode="json"),
+            **self.plan.recorded(),
             "history": [entry.model_dump() for entry in self.history],
             "perceiver": self.perceiver.state_dict(),
             "averaged": self.averaged.state_dict(),
@@ -121,8 +170,8 @@ class Trainer:
         Raises:
             TrainError: it is of a run with another model or recipe.
         """
-        for part, mine in (("config", self.config), ("recipe", self.recipe)):
-            ours, theirs = mine.model_dump(mode="json"), state[part]
+        for part, ours in self.plan.recorded().items():
+            theirs = state[part]
             changed = [name for name in ours if ours[name] != theirs.get(name)]
             if changed:
                 raise TrainError(
@@ -138,13 +187,14 @@ class Trainer:
         self.history = [Epoch(**entry) for entry in state["history"]]
 
     def _train_epoch(self, number: int, progress: bool) -> tuple[float, float]:
-        """Loss and accuracy over the epoch's augmented images."""
-        recipe, runtime = self.recipe, self.runtime
+        """Loss and accuracy over the epoch's augmented samples."""
+        recipe, runtime = self.plan.recipe, self.runtime
         self.perceiver.train()
         generator = torch.Generator(runtime.device)
         generator.manual_seed(recipe.seed * 1_000_003 + number)
         torch.manual_seed((recipe.seed * 1_000_003 + number) * 1009 + runtime.rank)  # for dropout
-        order = torch.randperm(len(self.images), generator=generator, device=runtime.device)
+        shuffled = torch.randperm(len(self.train), generator=generator, device=runtime.device)
+        order = shuffled.cpu().numpy()
         totals = torch.zeros(2, device=runtime.device)  # loss, accuracy
         with _bar(number, recipe, self.steps_per_epoch, progress) as bar:
             for step in range(self.steps_per_epoch):
@@ -160,34 +210,43 @@ class Trainer:
         loss, accuracy = (totals / (self.steps_per_epoch * runtime.processes)).tolist()
         return loss, accuracy
 
-    def _train_step(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """One update from the images with indices `batch`; returns (loss, accuracy)."""
-        runtime = self.runtime
+    def _train_step(self, batch: NDArray[np.int64], generator: torch.Generator) -> Tensor:
+        """One update from the samples with indices `batch`; returns (loss, accuracy)."""
+        plan, runtime = self.plan, self.runtime
         # Every process changes the joint batch alike and takes its share of it.
-        images = augment(self.images[batch].float(), self.recipe.augment, generator)
+        inputs = self._on_device(self.train.inputs[batch]).float()
+        inputs = plan.augment(inputs, plan.options, generator)
         share = slice(runtime.rank, None, runtime.processes)
-        loss, accuracy = self.step(images[share], self.labels[batch[share]])
+        labels = self._on_device(self.train.labels[batch[share]])
+        loss, accuracy = self.step(inputs[share], labels)
         loss.backward()
         if runtime.processes > 1:
             self._average_gradients()
-        clip_grad_norm_(self.parameters, self.recipe.gradient_clip)
+        clip_grad_norm_(self.parameters, plan.recipe.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self._average_weights()
         return torch.stack([loss.detach(), accuracy])
 
-    def _losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss to descend and accuracy of a batch of pixel values in [0, 255]."""
+    def _on_device(self, samples: NDArray[Any]) -> Tensor:
+        """Samples on the way to the device; from pinned memory the copy waits for nothing."""
+        tensor = torch.from_numpy(samples)
+        if self.runtime.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.runtime.device, non_blocking=True)
+
+    def _losses(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss to descend and accuracy of a batch (B, C, *shape)."""
         with torch.autocast(
             self.runtime.device.type, torch.bfloat16, enabled=self.runtime.bfloat16
         ):
-            logits = self.classifier(images).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+            logits = self.classifier(inputs).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.plan.recipe.label_smoothing)
         return loss, (logits.argmax(dim=1) == labels).float().mean()
 
     def _set_learning_rate(self, step: int) -> None:
         """Linear warm-up, then a cosine that would reach 0 one step after the last."""
-        recipe = self.recipe
+        recipe = self.plan.recipe
         total = recipe.epochs * self.steps_per_epoch
         warmup = min(1.0, (step + 1) / (recipe.warmup_steps + 1))
         rate = recipe.learning_rate * warmup * (0.5 + 0.5 * math.cos(math.pi * step / total))
@@ -212,20 +271,9 @@ def _bar(number: int, recipe: TrainConfig, steps: int, shown: bool) -> "tqdm[Any
     return tqdm(
         total=steps * recipe.batch_size,
         desc=f"epoch {number}/{recipe.epochs}",
-        unit="img",
+        unit="sample",
         unit_scale=True,
         leave=False,
         disable=not shown,
         mininterval=0.5 if sys.stderr.isatty() else 30,
     )
-
-
-def _check_fit(config: PerceiverConfig, images: LabelledImages, class_names: Sequence[str]) -> None:
-    shape = images.images.shape[1:]
-    for name, actual, needed in (
-        ("num_channels", config.num_channels, 1),
-        ("input_shape", config.input_shape, shape),
-        ("num_features", config.num_features, len(class_names)),
-    ):
-        if actual != needed:
-            raise TrainError(f"{name} is {actual}, but the data needs {needed}")

@@ -6,12 +6,12 @@ Only this folder knows which runtime computes; a runtime is imported when it is 
 import importlib.util
 import io
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.checkpoint.folder import Checkpoint
+from model.checkpoint.folder import SELF_CHECK_PREFIX, Checkpoint
 
 EngineName = Literal["onnxruntime", "torch"]
 
@@ -25,7 +25,7 @@ class NoExplanationsError(EngineError):
 
 
 class Outputs(NamedTuple):
-    """What a model computes of a batch of images."""
+    """What a model computes of a batch."""
 
     logits: NDArray[np.float32]  # (B, classes)
     novelty: NDArray[np.float32]  # (B,) in [0, 1]; 0.5 is the threshold
@@ -44,8 +44,8 @@ class Engine(Protocol):
     concurrency: int
     tolerance: float
 
-    def compute(self, images: NDArray[np.uint8]) -> Outputs:
-        """Pixels (B, C, H, W) -> what the model says of each image."""
+    def compute(self, values: NDArray[Any]) -> Outputs:
+        """Values (B, C, *shape) of the input's dtype -> what the model says of each sample."""
         ...
 
     def explaining(self) -> "ExplainingEngine":
@@ -60,12 +60,12 @@ class Engine(Protocol):
 class ExplainingEngine(Protocol):
     """A model that tells where it looks; called from one thread at a time, any."""
 
-    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Pixels (B, C, H, W) -> logits (B, classes)."""
+    def logits(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Values (B, C, *shape) -> logits (B, classes)."""
         ...
 
-    def attention(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Pixels (B, C, H, W) -> cross-attention (B, depth, heads, latents, *token grid)."""
+    def attention(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Values (B, C, *shape) -> cross-attention (B, depth, heads, latents, *token grid)."""
         ...
 
 
@@ -125,14 +125,13 @@ def prove(engine: Engine, checkpoint: Checkpoint) -> None:
     Raises:
         EngineError: it can't compute, or its outputs are off by more than its tolerance.
     """
-    if checkpoint.self_check is None:
-        return
     with np.load(io.BytesIO(checkpoint.self_check)) as arrays:
-        images, expected = arrays["images"], Outputs(arrays["logits"], arrays["novelty"])
+        values = arrays[f"{SELF_CHECK_PREFIX}{checkpoint.card.input.name}"]
+        expected = Outputs(arrays["logits"], arrays["novelty"])
     where = f"the {engine.name} engine on {engine.device} fails its self-check"
     for rows in (slice(None), slice(1)):
         try:
-            actual = engine.compute(images[rows])
+            actual = engine.compute(values[rows])
         except Exception as error:
             raise EngineError(f"{where}: {error}") from error
         for name, ours, theirs in zip(Outputs._fields, actual, expected, strict=True):

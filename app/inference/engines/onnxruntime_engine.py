@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU: starts in a fraction of torch's time and memory."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -21,11 +22,12 @@ class OnnxRuntimeEngine:
         # A core is left to the event loop, which feeds them.
         self.concurrency = max(1, threads - 1)
         self._checkpoint = checkpoint
+        self._input = checkpoint.card.input.name
         self._session = _session(checkpoint.folder / ONNX_FILE, checkpoint.onnx, _options())
 
-    def compute(self, images: NDArray[np.uint8]) -> Outputs:
-        """Pixels (B, C, H, W) -> what the model says of each image."""
-        return Outputs(*self._session.run(["logits", "novelty"], {"images": images}))
+    def compute(self, values: NDArray[Any]) -> Outputs:
+        """Values (B, C, *shape) -> what the model says of each sample."""
+        return Outputs(*self._session.run(["logits", "novelty"], {self._input: values}))
 
     def explaining(self) -> "OnnxRuntimeExplainingEngine":
         """The same model, loaded anew to explain; on one core, to leave the others to `compute`."""
@@ -38,9 +40,8 @@ class OnnxRuntimeExplainingEngine:
     def __init__(self, checkpoint: Checkpoint) -> None:
         path = checkpoint.folder / EXPLAIN_FILE
         if checkpoint.explain_onnx is None:
-            raise NoExplanationsError(
-                f"there is no {path}: `python -m model.training.export` makes it"
-            )
+            raise NoExplanationsError(f"there is no {path}: `perceiver export` makes it")
+        self._input = checkpoint.card.input.name
         arrays = explain_weights(checkpoint.weights)
         options = _options()
         options.add_external_initializers(
@@ -48,16 +49,16 @@ class OnnxRuntimeExplainingEngine:
         )
         self._session = _session(path, checkpoint.explain_onnx, options)
 
-    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Pixels (B, C, H, W) -> logits (B, classes)."""
-        return self._run("logits", images)
+    def logits(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Values (B, C, *shape) -> logits (B, classes)."""
+        return self._run("logits", values)
 
-    def attention(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Pixels (B, C, H, W) -> cross-attention (B, depth, heads, latents, *token grid)."""
-        return self._run("attention", images)
+    def attention(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Values (B, C, *shape) -> cross-attention (B, depth, heads, latents, *token grid)."""
+        return self._run("attention", values)
 
-    def _run(self, output: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        result: NDArray[np.float32] = self._session.run([output], {"images": images})[0]
+    def _run(self, output: str, values: NDArray[Any]) -> NDArray[np.float32]:
+        result: NDArray[np.float32] = self._session.run([output], {self._input: values})[0]
         return result
 
 

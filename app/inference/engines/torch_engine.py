@@ -1,10 +1,11 @@
 """PyTorch on the CPU or a CUDA device.
 
-On CUDA the weights are float16 and stay there, pixels travel as uint8 through pinned memory, and a
-batch is padded to a power of two, whose kernels are launched at once as a CUDA graph.
+On CUDA the weights are float16 and stay there, values travel as they are through pinned memory, and
+a batch is padded to a power of two, whose kernels are launched at once as a CUDA graph.
 """
 
 import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.inference.engines import EngineError, EngineName, Outputs
+from model.checkpoint.card import InputSpec
 from model.checkpoint.folder import Checkpoint
 from model.network.recognizer import (
     PixelExplainer,
@@ -37,8 +39,7 @@ class TorchEngine:
         on_cuda = device.startswith("cuda")
         self.tolerance = 5e-2 if on_cuda else 1e-3
         recognizer = load_recognizer(checkpoint)
-        config = checkpoint.card.model
-        self._shape = (config.num_channels, *config.input_shape)
+        self._spec = checkpoint.card.input
         try:
             # A copy, for explanations keep the weights as they are.
             self._recognizer = copy.deepcopy(folded(recognizer)).to(device)
@@ -50,27 +51,27 @@ class TorchEngine:
         self._batches: dict[int, PaddedBatch] | None = {} if on_cuda else None
 
     @torch.inference_mode()
-    def compute(self, images: NDArray[np.uint8]) -> Outputs:
-        """Pixels (B, C, H, W) -> what the model says of each image."""
+    def compute(self, values: NDArray[Any]) -> Outputs:
+        """Values (B, C, *shape) -> what the model says of each sample."""
         if self._batches is None:
-            logits, novelty = self._recognizer(torch.from_numpy(images))
+            logits, novelty = self._recognizer(torch.from_numpy(values))
             return Outputs(logits.numpy(), novelty.numpy())
-        size = 1 << (len(images) - 1).bit_length()
+        size = 1 << (len(values) - 1).bit_length()
         if size not in self._batches:
-            self._batches[size] = PaddedBatch(self._recognizer, size, self._shape, self.device)
-        return self._batches[size].compute(images)
-
-    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Pixels (B, C, H, W) -> logits (B, classes)."""
-        pixels = torch.from_numpy(images).to(self.device)
-        with torch.inference_mode():
-            logits: NDArray[np.float32] = self._explainer(pixels)[0].cpu().numpy()
-        return logits
+            self._batches[size] = PaddedBatch(self._recognizer, size, self._spec, self.device)
+        return self._batches[size].compute(values)
 
     @torch.inference_mode()
-    def attention(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Pixels (B, C, H, W) -> cross-attention (B, depth, heads, latents, *token grid)."""
-        _, attention = self._explainer(torch.from_numpy(images).to(self.device))
+    def logits(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Values (B, C, *shape) -> logits (B, classes)."""
+        logits, _ = self._explainer(torch.from_numpy(values).to(self.device))
+        result: NDArray[np.float32] = logits.cpu().numpy()
+        return result
+
+    @torch.inference_mode()
+    def attention(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Values (B, C, *shape) -> cross-attention (B, depth, heads, latents, *token grid)."""
+        _, attention = self._explainer(torch.from_numpy(values).to(self.device))
         result: NDArray[np.float32] = attention.float().cpu().numpy()
         return result
 
@@ -80,24 +81,24 @@ class TorchEngine:
 
 
 class PaddedBatch:
-    """Batches of up to `size` images through buffers that stay where they are.
+    """Batches of up to `size` samples through buffers that stay where they are.
 
     On CUDA a graph replays the computation; elsewhere it is called, on the same buffers.
     """
 
-    def __init__(
-        self, recognizer: Recognizer, size: int, shape: tuple[int, ...], device: str
-    ) -> None:
+    def __init__(self, recognizer: Recognizer, size: int, spec: InputSpec, device: str) -> None:
         on_cuda = device.startswith("cuda")
         self._recognizer = recognizer
-        self._host = torch.zeros(size, *shape, dtype=torch.uint8, pin_memory=on_cuda)
-        self._pixels = self._host.to(device) if on_cuda else self._host
+        self._host = torch.zeros(
+            size, *spec.array_shape, dtype=getattr(torch, spec.dtype), pin_memory=on_cuda
+        )
+        self._values = self._host.to(device) if on_cuda else self._host
         self._graph: torch.cuda.CUDAGraph | None = None
         if on_cuda:
             stream = torch.cuda.Stream(device)
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UPS):
-                    self._recognizer(self._pixels)
+                    self._recognizer(self._values)
             stream.synchronize()
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph):
@@ -109,22 +110,22 @@ class PaddedBatch:
             for output in self._outputs
         ]
 
-    def compute(self, images: NDArray[np.uint8]) -> Outputs:
-        """Pixels (B, C, H, W), no more than the batch holds -> what the model says of each."""
-        count = len(images)
-        self._host[:count] = torch.from_numpy(images)
+    def compute(self, values: NDArray[Any]) -> Outputs:
+        """Values (B, C, *shape), no more than the batch holds -> what the model says of each."""
+        count = len(values)
+        self._host[:count] = torch.from_numpy(values)
         if self._graph is None:
             self._outputs = self._call()
         else:
-            self._pixels[:count].copy_(self._host[:count], non_blocking=True)
+            self._values[:count].copy_(self._host[:count], non_blocking=True)
             self._graph.replay()
         for answer, output in zip(self._answers, self._outputs, strict=True):
             answer.copy_(output, non_blocking=True)
         if self._graph is not None:
-            torch.cuda.current_stream(self._pixels.device).synchronize()
+            torch.cuda.current_stream(self._values.device).synchronize()
         logits, novelty = (answer[:count].clone().numpy() for answer in self._answers)
         return Outputs(logits, novelty)
 
     def _call(self) -> tuple[Tensor, Tensor]:
-        logits, novelty = self._recognizer(self._pixels)
+        logits, novelty = self._recognizer(self._values)
         return logits.float(), novelty.float()

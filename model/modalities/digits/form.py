@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from model.checkpoint.config import Preprocessing
+from model.checkpoint.card import InputSpec
 from model.modalities.digits.ink.strokes import find_ink, line_width
 from model.modalities.pillow import load_upright
 
@@ -33,25 +33,25 @@ MARGIN = 3
 BOX_SHARE = 20 / 28
 
 
-def prepare_file(content: bytes, spec: Preprocessing) -> NDArray[np.uint8]:
-    """An image file -> the model's input (1, spec.height, spec.width).
+def prepare_file(content: bytes, spec: InputSpec) -> NDArray[np.uint8]:
+    """An image file -> the model's input (1, *spec.shape).
 
     Raises: what Pillow raises where the file is broken, which may be of any type.
     """
     return prepare(load_upright(Image.open(BytesIO(content))), spec)
 
 
-def prepare(picture: Image.Image, spec: Preprocessing) -> NDArray[np.uint8]:
+def prepare(picture: Image.Image, spec: InputSpec) -> NDArray[np.uint8]:
     """Brings a picture of any size and mode into the model's form.
 
     A picture that is in MNIST's form already (or is its negative) passes pixel for pixel.
 
-    Returns: (1, spec.height, spec.width) uint8, light strokes on black; all black where the picture
+    Returns: (1, *spec.shape) uint8, light strokes on black; all black where the picture
     shows nothing.
     """
     if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         picture = ImageOps.exif_transpose(picture)
-    size = (spec.height, spec.width)
+    size = size_of(spec)
     if picture.size == size[::-1]:
         grey = _luminance(_opaque(picture))
         for candidate in (grey, 255 - grey):
@@ -61,6 +61,12 @@ def prepare(picture: Image.Image, spec: Preprocessing) -> NDArray[np.uint8]:
         if evened is not None and is_about_centred(evened):
             return evened[None]
     return centre(*_ink(picture), size)[None]
+
+
+def size_of(spec: InputSpec) -> tuple[int, int]:
+    """Rows and columns of the input."""
+    rows, columns = spec.shape
+    return rows, columns
 
 
 def _ink(picture: Image.Image) -> tuple[Grey, tuple[int, int, int, int]]:

@@ -1,7 +1,4 @@
-"""How accuracy holds under the corruptions of `model.modalities.digits.synthetic.mnist_c`, on the service's own way in.
-
-`python -m model.evaluation.evaluate CHECKPOINT --suite corruptions` prints the table.
-"""
+"""How accuracy holds under the corruptions of MNIST-C, on the service's own way in."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.checkpoint.config import Preprocessing
-from model.data.labelled import LabelledImages
+from model.checkpoint.card import InputSpec
+from model.data.labelled import Labelled
 from model.modalities.digits.form import prepare
 from model.modalities.digits.synthetic.mnist_c import CORRUPTIONS, Images, corrupt
 
-Reader = Callable[[Images], NDArray[np.int64]]  # images (N, 28, 28) -> classes (N,)
+Reader = Callable[[Images], NDArray[np.int64]]  # inputs (N, 1, 28, 28) -> classes (N,)
 
 SEED = 0
 
@@ -29,27 +26,27 @@ class Accuracy:
 
 
 def accuracies(
-    readers: Mapping[str, Reader], data: LabelledImages, spec: Preprocessing, seed: int = SEED
+    readers: Mapping[str, Reader], data: Labelled, spec: InputSpec, seed: int = SEED
 ) -> Iterator[tuple[str, dict[str, Accuracy]]]:
     """Each corruption's name and every reader's accuracy under it, as soon as it is known."""
     for name in CORRUPTIONS:
-        corrupted = corrupt(data.images, name, seed)
+        corrupted = corrupt(data.inputs[:, 0], name, seed)
         uploaded = prepare_all(corrupted, spec)
         yield (
             name,
             {
                 who: Accuracy(
                     uploaded=float((read(uploaded) == data.labels).mean()),
-                    raw=float((read(corrupted) == data.labels).mean()),
+                    raw=float((read(corrupted[:, None]) == data.labels).mean()),
                 )
                 for who, read in readers.items()
             },
         )
 
 
-def prepare_all(pictures: Images, spec: Preprocessing) -> Images:
-    """Grey pictures (N, H, W), each through `prepare` as an upload would be: (N, *input size)."""
-    return np.stack([prepare(Image.fromarray(picture), spec)[0] for picture in pictures])
+def prepare_all(pictures: Images, spec: InputSpec) -> Images:
+    """Grey pictures (N, H, W), each through `prepare` as an upload would be: (N, 1, 28, 28)."""
+    return np.stack([prepare(Image.fromarray(picture), spec) for picture in pictures])
 
 
 def table(measured: Mapping[str, Mapping[str, Accuracy]]) -> str:

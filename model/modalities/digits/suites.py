@@ -1,51 +1,41 @@
-"""Suites beyond the test set: `python -m model.evaluation.evaluate CHECKPOINT --suite NAME`.
+"""Suites of digits beyond the test set; each gives its figures with the table that shows them."""
 
-A suite takes a checkpoint and MNIST, and gives its figures with the table that shows them.
-"""
-
+from collections.abc import Iterable
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import mannwhitneyu
 
-from bench import plain_cnn as cnn
-from model.evaluation import faithfulness as deletion
-from model.evaluation import plots
+from model.errors import UserError
 from model.evaluation.suite import Report, Subject, Suite
 from model.modalities.digits import robustness
-from model.modalities.digits.reading.segment import find_marks, judge, segment
-from model.modalities.digits.synthetic import unlike_held_out as nondigits
+from model.modalities.digits.form import prepare_file
+from model.modalities.digits.reading.finder import DigitFinder
+from model.modalities.digits.reading.judge import best_ways
+from model.modalities.digits.reading.marks import find_marks
+from model.modalities.digits.reading.segment import segment
+from model.modalities.digits.synthetic import unlike_held_out
 from model.modalities.digits.synthetic.strips import STYLES, write
 from model.modalities.digits.synthetic.unlike import draw, picture_of
-from model.modalities.digits.synthetic.user_pictures import MIXED, NUISANCES, make_uploads
-from model.network.recognizer import PixelExplainer, plain_classifier
+from model.modalities.digits.synthetic.user_pictures import MIXED, NUISANCES, user_pictures
 
 SEED = 0
 UPLOADS_EACH = 300
 UPLOADS_MIXED = 1000
 
-EXPLAINED = 500  # images
 STRIPS = 100  # of each style and length
 LONGEST_STRIP = 10
 
-NONDIGITS = 500  # pictures of each kind
+UNLIKE_EACH = 500
 
 
 def corruptions(subject: Subject) -> Report:
-    """MNIST's test images under the fifteen corruptions, beside a plain CNN's where one is kept.
-
-    `python -m bench.plain_cnn` trains that one.
-    """
-    readers: dict[str, robustness.Reader] = {subject.card.name: subject.read}
-    plain = cnn.load(cnn.DEFAULT_FOLDER)
-    if plain is not None:
-        readers["plain CNN"] = lambda images: cnn.read(plain, images)
-    measured = dict(robustness.accuracies(readers, subject.mnist.test, subject.card.preprocessing))
+    """MNIST's test images under the fifteen corruptions of MNIST-C."""
+    readers = {subject.card.name: subject.read}
+    measured = dict(robustness.accuracies(readers, subject.dataset.test, subject.card.input))
     figures = {
         name: {who: vars(accuracy) for who, accuracy in row.items()}
         for name, row in measured.items()
@@ -60,8 +50,7 @@ def digits8x8(subject: Subject) -> Report:
     bundled = load_digits()
     labels: NDArray[np.int64] = bundled.target
     right = (
-        subject.read_files(_png(picture_of(image * (255 / 16))) for image in bundled.images)
-        == labels
+        _read_files(subject, (_png(picture_of(i * (255 / 16))) for i in bundled.images)) == labels
     )
     figures = {"n": len(labels), "accuracy": float(right.mean())}
     lines = [f"{'digit':<8}{'n':>7}{'accuracy':>11}"]
@@ -74,14 +63,15 @@ def digits8x8(subject: Subject) -> Report:
 
 def uploads(subject: Subject) -> Report:
     """Test digits as users' pictures, nuisance by nuisance, each of other digits."""
+    test = subject.dataset.test
     random = np.random.default_rng(SEED)
     figures: dict[str, Any] = {}
     lines = [f"{'nuisance':<24}{'n':>6}{'accuracy':>11}"]
     for name in (*NUISANCES, MIXED):
         count = UPLOADS_MIXED if name == MIXED else UPLOADS_EACH
-        chosen = subject.mnist.test.take(random.permutation(len(subject.mnist.test))[:count])
-        files = make_uploads(chosen.images, name, SEED)
-        accuracy = float((subject.read_files(files) == chosen.labels).mean())
+        chosen = test.take(random.permutation(len(test))[:count])
+        files = user_pictures(chosen.inputs[:, 0], name, SEED)
+        accuracy = float((_read_files(subject, files) == chosen.labels).mean())
         figures[name] = {"n": count, "accuracy": accuracy}
         lines.append(f"{name:<24}{count:>6,}{accuracy:>11.2%}")
     alone = [figures[name]["accuracy"] for name in NUISANCES]
@@ -94,15 +84,13 @@ def novelty(subject: Subject) -> Report:
 
     AUROC by kind, and the share that goes unrecognized at the threshold of 0.5.
     """
-    test = subject.mnist.test
-    digits = subject.predict(test.images)[1]
+    test = subject.dataset.test
+    digits = subject.predict(test.inputs)[1]
     figures: dict[str, Any] = {"false_alarms": float((digits > 0.5).mean()), "kinds": {}}
     lines = [f"{'kind':<18}{'AUROC':>8}{'unrecognized':>15}"]
-    for kind in nondigits.KINDS:
-        pictures = draw(kind, NONDIGITS, nondigits.material(kind, test))
-        files = (_png(picture) for picture in pictures)
-        prepared = np.stack([subject.prepare_file(content)[0] for content in files])
-        others = subject.predict(prepared)[1]
+    for kind in unlike_held_out.KINDS:
+        pictures = draw(kind, UNLIKE_EACH, unlike_held_out.material(kind, test))
+        others = subject.predict(_prepared(subject, map(_png, pictures)))[1]
         pairs_in_order = mannwhitneyu(others, digits).statistic
         row = {
             "auroc": float(pairs_in_order / (len(others) * len(digits))),
@@ -116,49 +104,14 @@ def novelty(subject: Subject) -> Report:
     }
     lines.append(f"{'mean':<18}{means['auroc']:>8.4f}{means['unrecognized']:>15.2%}")
     lines.append(f"\n{figures['false_alarms']:.2%} of the {len(digits):,} test digits unrecognized")
-    return Report("\n".join(lines), figures | {"mean": means, "n": NONDIGITS})
-
-
-def faithfulness(subject: Subject) -> Report:
-    """How fast an answer's probability falls as the ink that a map ranks highest is deleted.
-
-    The curves are drawn in runs/faithfulness-NAME.png.
-    """
-    images = subject.mnist.test.images[:EXPLAINED]
-    explainer = PixelExplainer(plain_classifier(subject.recognizer))
-    device = next(explainer.parameters()).device
-    with torch.inference_mode():
-        attention = np.concatenate(
-            [
-                explainer(part[:, None].to(device))[1].cpu().numpy()
-                for part in torch.tensor(images).split(100)
-            ]
-        )
-
-    def probabilities(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        return subject.card.calibration.probabilities(subject.predict(images)[0])
-
-    curves = deletion.measure(images, attention, probabilities, SEED)
-    out = Path(f"runs/faithfulness-{subject.card.name}.png")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(plots.deletion_curves(curves))
-    shown = (0.1, 0.2, 0.3, 0.5)
-    lines = [f"{'ink deleted first':<18}{'area':>8}" + "".join(f"{x:>8.0%}" for x in shown)]
-    for name, curve in curves.items():
-        steps = "".join(f"{curve[round(x * deletion.STEPS)]:>8.3f}" for x in shown)
-        lines.append(f"{name:<18}{deletion.area(curve):>8.3f}{steps}")
-    lines.append(
-        f"\n{len(images)} test images; area under the answer's probability, and that -> {out}"
-    )
-    figures = {
-        name: {"area": deletion.area(curve), "curve": curve.tolist()}
-        for name, curve in curves.items()
-    }
-    return Report("\n".join(lines), figures | {"n": len(images)})
+    return Report("\n".join(lines), figures | {"mean": means, "n": UNLIKE_EACH})
 
 
 def strips(subject: Subject) -> Report:
     """Numbers of test digits, read as POST /read does: the share of them that is exact."""
+    finder = DigitFinder.of(subject.checkpoint.parts, subject.card.input)
+    if finder is None:
+        raise UserError("the checkpoint lacks what finds digits: perceiver fit-parts makes it")
     lengths = range(1, LONGEST_STRIP + 1)
     lines = [f"{'style':<20}" + "".join(f"{length:>7}" for length in lengths)]
     figures: dict[str, Any] = {"n": STRIPS}
@@ -166,25 +119,36 @@ def strips(subject: Subject) -> Report:
         random = np.random.default_rng(SEED)
         row = []
         for length in lengths:
-            made = (write(subject.mnist.test, length, style, random) for _ in range(STRIPS))
-            row.append(float(np.mean([_read(subject, m.picture) == m.text for m in made])))
+            made = (write(subject.dataset.test, length, style, random) for _ in range(STRIPS))
+            row.append(float(np.mean([_read(subject, finder, m.picture) == m.text for m in made])))
         figures[name] = row
         lines.append(f"{name:<20}" + "".join(f"{share:>7.1%}" for share in row))
     return Report("\n".join([*lines, f"\n{STRIPS} strips of each style and length"]), figures)
 
 
-def _read(subject: Subject, picture: Image.Image) -> str:
+def _read(subject: Subject, finder: DigitFinder, picture: Image.Image) -> str:
     """What a picture says, its lines parted by line feeds."""
-    found = segment(find_marks(picture, picture.size), subject.card.preprocessing)
+    marks = find_marks(picture, picture.size)
+    found = segment(marks, subject.card.input, finder.network)
     if not found.candidates:
         return ""
-    logits, novelty = subject.predict(np.concatenate([c.pixels for c in found.candidates]))
+    logits, novelty = subject.predict(np.stack([c.pixels for c in found.candidates]))
     probabilities = subject.card.calibration.probabilities(logits)
-    costs = judge(found.candidates, probabilities, novelty)
+    costs = finder.judge.costs(found.candidates, probabilities, novelty)
     labels = subject.card.labels
     return "\n".join(
-        "".join(labels[int(logits[index].argmax())] for index in way) for way in found.best(costs)
+        "".join(labels[int(logits[index].argmax())] for index in way)
+        for way in best_ways(found, costs)
     )
+
+
+def _read_files(subject: Subject, files: Iterable[bytes]) -> NDArray[np.int64]:
+    """Image files, each prepared as the service would -> the most probable classes (N,)."""
+    return subject.read(_prepared(subject, files))
+
+
+def _prepared(subject: Subject, files: Iterable[bytes]) -> NDArray[np.uint8]:
+    return np.stack([prepare_file(content, subject.card.input) for content in files])
 
 
 def _png(picture: Image.Image) -> bytes:
@@ -196,7 +160,6 @@ def _png(picture: Image.Image) -> bytes:
 SUITES: dict[str, Suite] = {
     "corruptions": corruptions,
     "digits8x8": digits8x8,
-    "faithfulness": faithfulness,
     "novelty": novelty,
     "strips": strips,
     "uploads": uploads,

@@ -155,4 +155,4 @@ def test_a_checkpoint_without_the_graph_predicts_and_says_what_it_lacks(tmp_path
         assert httpx.post(early.url + "/predict", files=upload).json()["digit"] == 7
         refusal = httpx.post(early.url + "/explain", files=upload)
     assert refusal.status_code == 501
-    assert "model.training.export" in refusal.json()["detail"]
+    assert "perceiver export" in refusal.json()["detail"]

@@ -18,8 +18,8 @@ from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
 from app.settings import Settings
+from tests.app.api.conftest import MoodyEngine, hold_up
 from tests.app.api.test_bad_requests import NOISE
-from tests.app.api.test_health import MoodyEngine, hold_up
 from tests.conftest import Server, encode
 from tests.digits import load_digits
 

@@ -1,18 +1,23 @@
 """POST /read: numbers of several digits, each digit in its place."""
 
+from pathlib import Path
+
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from model.data.labelled import LabelledImages
+from model.checkpoint.folder import Checkpoint, read_files, write_checkpoint
+from model.data.labelled import Labelled
 from model.modalities.digits.synthetic.strips import STYLES, Strip, write
+from tests.app.api.test_bad_requests import assert_problem
 from tests.app.api.test_predict import EXAMPLES
-from tests.conftest import encode
+from tests.conftest import encode, serving
 from tests.digits import load_digits
 
-DIGITS = LabelledImages(*load_digits())
-CLEAR = LabelledImages(np.stack(EXAMPLES), np.arange(10))
+IMAGES, LABELS = load_digits()
+DIGITS = Labelled(IMAGES[:, None], LABELS)
+CLEAR = Labelled(np.stack(EXAMPLES)[:, None], np.arange(10))
 
 
 def read(client: httpx.Client, picture: Image.Image, kind: str = "PNG", **options: object) -> dict:
@@ -22,7 +27,7 @@ def read(client: httpx.Client, picture: Image.Image, kind: str = "PNG", **option
     return response.json()
 
 
-def strips(style: str, count: int, length: int, digits: LabelledImages = DIGITS) -> list[Strip]:
+def strips(style: str, count: int, length: int, digits: Labelled = DIGITS) -> list[Strip]:
     random = np.random.default_rng(7)
     return [write(digits, length, STYLES[style], random) for _ in range(count)]
 
@@ -106,3 +111,16 @@ def test_a_page_of_marks_is_refused(client: httpx.Client):
 @pytest.mark.parametrize(("content", "status"), [(b"", 400), (b"text", 415), (b"BM--", 422)])
 def test_what_cannot_be_read_is_refused(client: httpx.Client, content: bytes, status: int):
     assert client.post("/read", files={"file": content}).status_code == status
+
+
+def test_a_checkpoint_without_its_parts_predicts_and_has_no_read(
+    checkpoint: Checkpoint, tmp_path: Path
+):
+    files = read_files(checkpoint)
+    del files["parts/judge.npz"]
+    write_checkpoint(tmp_path / "whole", checkpoint.card, files)
+    upload = {"file": encode(EXAMPLES[7])}
+    with serving("--weights", str(tmp_path / "whole")) as server:
+        assert httpx.post(f"{server.url}/predict", files=upload).json()["label"] == "7"
+        refusal = httpx.post(f"{server.url}/read", files=upload)
+    assert_problem(refusal, 404, "no-parts", "/read")

@@ -63,7 +63,7 @@ def test_importing_the_service_imports_no_torch():
 
 def test_onnxruntime_tells_its_makers_nothing(checkpoint: Checkpoint, tmp_path: Path):
     """Its usage data would go with a device id that it keeps in the home folder."""
-    code = "import sys, app.inference.engines as e, model.checkpoint as c, pathlib as p;"
+    code = "import sys, app.inference.engines as e, model.checkpoint.folder as c, pathlib as p;"
     code += "e.create_engine(c.read_checkpoint(p.Path(sys.argv[1])), 'onnxruntime', 'cpu', 1)"
     command = [sys.executable, "-c", code, str(checkpoint.folder)]
     environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}

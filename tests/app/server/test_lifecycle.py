@@ -163,7 +163,8 @@ def test_a_bad_checkpoint_does_not_take_over(checkpoint: Checkpoint, folder: Pat
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc to find the workers")
 def test_a_worker_that_hangs_in_a_reload_keeps_all_from_it(checkpoint: Checkpoint, folder: Path):
     impatient = (
-        "import app.server.reload as r; r.RELOAD_LIMIT_S = 5; import app.__main__ as m; m.main()"
+        "import app.server.reload_coordinator as r; r.RELOAD_LIMIT_S = 5; "
+        "import app.__main__ as m; m.main()"
     )
     flags = ("--weights", str(folder), "--workers", "2", *WITH_KEY)
     with serving(*flags, program=("-c", impatient)) as server:

@@ -11,6 +11,7 @@ import torch
 from model.checkpoint.folder import (
     CARD_FILE,
     ONNX_FILE,
+    SELF_CHECK_FILE,
     WEIGHTS_FILE,
     CheckpointError,
     read_checkpoint,
@@ -20,6 +21,7 @@ from model.network.recognizer import load_perceiver
 from tests.conftest import ROOT
 
 SHIPPED = ROOT / "weights/perceiver-mnist"
+SPEC = read_checkpoint(SHIPPED).card.input.model_dump(mode="json")
 
 
 @pytest.fixture
@@ -27,16 +29,31 @@ def folder(tmp_path: Path) -> Path:
     """A small checkpoint of arbitrary bytes."""
     card = read_checkpoint(SHIPPED).card
     path = tmp_path / "weights/some"
-    write_checkpoint(path, card, {WEIGHTS_FILE: b"weights", ONNX_FILE: b"graph", "a/b.png": b"png"})
+    write_checkpoint(path, card, {**files(b"weights", b"graph"), "a/b.png": b"png"})
     return path
+
+
+def files(weights: bytes, graph: bytes) -> dict[str, bytes]:
+    """What no checkpoint is without."""
+    return {WEIGHTS_FILE: weights, ONNX_FILE: graph, SELF_CHECK_FILE: b"check"}
 
 
 def test_round_trip(folder: Path):
     checkpoint = read_checkpoint(folder)
     assert (checkpoint.weights, checkpoint.onnx) == (b"weights", b"graph")
     assert (folder / "a/b.png").read_bytes() == b"png"
-    assert set(checkpoint.card.files) == {WEIGHTS_FILE, ONNX_FILE, "a/b.png"}
+    assert set(checkpoint.card.files) == {WEIGHTS_FILE, ONNX_FILE, SELF_CHECK_FILE, "a/b.png"}
     assert [p.name for p in folder.parent.iterdir()] == ["some"]  # nothing left behind
+
+
+def test_parts_are_read_and_their_digests_hold(folder: Path):
+    assert read_checkpoint(folder).parts == {}
+    card = read_checkpoint(folder).card
+    write_checkpoint(folder, card, {**files(b"w", b"g"), "parts/judge.npz": b"learned"})
+    assert read_checkpoint(folder).parts == {"judge.npz": b"learned"}
+    (folder / "parts/judge.npz").write_bytes(b"other")
+    with pytest.raises(CheckpointError, match=r"parts/judge\.npz is damaged or was changed"):
+        read_checkpoint(folder)
 
 
 def test_shipped_checkpoint_loads_and_is_small():
@@ -53,7 +70,7 @@ def test_changed_file_is_refused_by_name(folder: Path, name: str, damage: bytes)
         read_checkpoint(folder)
 
 
-@pytest.mark.parametrize("name", [WEIGHTS_FILE, ONNX_FILE, CARD_FILE])
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, ONNX_FILE, SELF_CHECK_FILE, CARD_FILE])
 def test_missing_file_is_named(folder: Path, name: str):
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match=f"lacks {name}"):
@@ -72,6 +89,9 @@ def test_missing_folder_is_named(tmp_path: Path):
         ({"calibration": {"temperature": -1}}, "temperature"),
         ({"version": "one"}, "version"),
         ({"surprise": 1}, "surprise"),
+        ({"inputs": []}, "inputs"),
+        ({"inputs": [dict(SPEC, shape=[28, 27])]}, "input image is .* the model takes"),
+        ({"inputs": [dict(SPEC, dtype="float16")]}, "dtype"),
         ({"files": {}}, f"no SHA-256 for {WEIGHTS_FILE}"),
     ],
 )
@@ -116,7 +136,7 @@ def test_readers_see_the_old_or_the_new_folder_never_a_half(folder: Path):
     for number in range(100):
         version, content = f"2.0.{number}", str(number).encode()
         fresh = card.model_copy(update={"version": version})
-        write_checkpoint(folder, fresh, {WEIGHTS_FILE: content, ONNX_FILE: content + b"g"})
+        write_checkpoint(folder, fresh, files(content, content + b"g"))
         written.add((version, content, content + b"g"))
     done.set()
     reader.join()
@@ -128,9 +148,7 @@ def test_readers_see_the_old_or_the_new_folder_never_a_half(folder: Path):
 def test_failed_write_leaves_the_former_folder(folder: Path):
     before = read_checkpoint(folder)
     with pytest.raises(OSError, match="x" * 300):
-        write_checkpoint(
-            folder, before.card, {WEIGHTS_FILE: b"new", ONNX_FILE: b"new", "x" * 300: b""}
-        )
+        write_checkpoint(folder, before.card, {**files(b"new", b"new"), "x" * 300: b""})
     assert read_checkpoint(folder) == before
     assert [p.name for p in folder.parent.iterdir()] == ["some"]
 
@@ -142,7 +160,7 @@ def test_what_is_no_checkpoint_is_never_replaced(folder: Path, tmp_path: Path):
     (precious / "thesis.txt").write_text("years of work")
     for target in (precious, precious / "thesis.txt"):
         with pytest.raises(CheckpointError, match="not replaced"):
-            write_checkpoint(target, card, {WEIGHTS_FILE: b"", ONNX_FILE: b""})
+            write_checkpoint(target, card, files(b"", b""))
     assert (precious / "thesis.txt").read_text() == "years of work"
 
 

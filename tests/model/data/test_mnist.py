@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.data import mnist as datasets
-from model.data.labelled import DatasetError, LabelledImages, split
+from model.data.labelled import DatasetError
 from model.data.mnist import MNIST_SHA256, download_mnist, load_mnist, read_idx
 
 
@@ -40,8 +40,9 @@ def test_what_is_not_idx_is_refused(content: bytes):
 
 def test_real_mnist_is_read(mnist_folder: Path):
     mnist = load_mnist(mnist_folder)
-    assert mnist.train.images.shape == (60_000, 28, 28)
-    assert mnist.test.images.shape == (10_000, 28, 28)
+    assert mnist.train.inputs[0].shape == mnist.spec.array_shape
+    assert mnist.train.inputs.shape == (60_000, 1, 28, 28)
+    assert mnist.test.inputs.shape == (10_000, 1, 28, 28)
     assert mnist.train.labels[:5].tolist() == [5, 0, 4, 1, 9]
     assert np.bincount(mnist.test.labels).tolist() == [
         980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,
@@ -119,14 +120,3 @@ def test_download_that_fails_everywhere_says_what_is_wanted_where(
 def test_cache_folder_follows_the_xdg_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert datasets.cache_folder() == tmp_path / "perceiver-serve/mnist"
-
-
-@given(st.integers(2, 200), st.integers(0, 2**32 - 1), st.data())
-def test_split_parts_the_data_and_is_repeatable(n: int, seed: int, data: st.DataObject):
-    held_out = data.draw(st.integers(1, n - 1))
-    whole = LabelledImages(np.zeros((n, 1, 1), np.uint8), np.arange(n))
-    kept, out = split(whole, held_out, seed)
-    assert len(out) == held_out
-    assert sorted([*kept.labels, *out.labels]) == list(range(n))
-    again = split(whole, held_out, seed)
-    assert (again[0].labels == kept.labels).all()

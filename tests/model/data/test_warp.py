@@ -1,13 +1,13 @@
-"""Augmentation: what the warp does, its ranges, and that its seed decides it."""
+"""What the warp does, its ranges, and that its seed decides it."""
 
 import math
 
 import torch
 
-from model.checkpoint.config import AugmentConfig
-from model.data.warp import random_grids, warp
+from model.data.warp import random_grids, smooth_noise, warp
+from model.modalities.training import WarpRanges
 
-STILL = AugmentConfig(rotate_degrees=0, shear=0, scale=0, shift=0, elastic_pixels=0)
+STILL = WarpRanges(rotate_degrees=0, shear=0, scale=0, shift=0, elastic_pixels=0)
 SIZE = (28, 28)
 
 
@@ -34,7 +34,7 @@ def test_no_ranges_change_nothing():
 
 
 def test_seed_decides_and_images_get_maps_of_their_own():
-    config = AugmentConfig()
+    config = WarpRanges()
     grids = random_grids(4, SIZE, config, seeded(7))
     assert torch.equal(grids, random_grids(4, SIZE, config, seeded(7)))
     assert not torch.equal(grids, random_grids(4, SIZE, config, seeded(8)))
@@ -75,3 +75,9 @@ def test_what_comes_in_from_outside_is_black():
     warped = warp(torch.ones(50, 1, *SIZE), random_grids(50, SIZE, config, seeded()))
     assert warped.min() == 0
     assert warped.max() <= 1.0001
+
+
+def test_smooth_noise_is_bicubic_interpolation():
+    noise = torch.randn(3, 2, 6, 6, generator=seeded(4))
+    expected = torch.nn.functional.interpolate(noise, (28, 20), mode="bicubic", align_corners=True)
+    torch.testing.assert_close(smooth_noise(3, 2, (28, 20), 6, seeded(4)), expected)

@@ -5,13 +5,13 @@ import numpy as np
 from model.checkpoint.attribution import PATCH, occlusion, spread
 from model.evaluation.faithfulness import STEPS, area, deletion_curve, measure
 
-IMAGES = np.full((3, 28, 28), 200, np.uint8)
+IMAGES = np.full((3, 1, 28, 28), 200, np.uint8)
 COUNTS = np.zeros((28, 28), np.float32)
 COUNTS[:14, :14] = 1 / 14**2  # the quarter that alone speaks for class 0
 
 
 def probabilities(images: np.ndarray) -> np.ndarray:
-    first = ((images > 0) * COUNTS).sum(axis=(1, 2))
+    first = ((images[:, 0] > 0) * COUNTS).sum(axis=(1, 2))
     return np.stack([first, 1 - first], axis=1)
 
 
@@ -29,9 +29,9 @@ def test_a_faithful_map_has_the_smaller_area():
 
 def test_occlusion_finds_what_counts():
     def logarithms(images: np.ndarray) -> np.ndarray:
-        return np.log(probabilities(images[:, 0]).clip(1e-9))
+        return np.log(probabilities(images).clip(1e-9))
 
-    found = occlusion(IMAGES[:1], 0, logarithms)
+    found = occlusion(IMAGES[0], 0, logarithms)
     assert found[:12, :12].min() > 0
     np.testing.assert_allclose(found[14 + PATCH :, 14 + PATCH :], 0, atol=1e-6)
 

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.checkpoint.config import Preprocessing
-from model.modalities.digits.form import prepare
-from model.modalities.pillow import (
-    EmptyImageError,
-    ImageError,
-    TooManyPixelsError,
-    UnreadableImageError,
-    UnsupportedImageError,
-    decode,
+from model.modalities import (
+    EmptyInputError,
+    InputError,
+    InputTooLargeError,
+    UnreadableInputError,
+    UnsupportedInputError,
 )
+from model.modalities.digits.form import prepare
+from model.modalities.digits.modality import SPEC
+from model.modalities.pillow import decode
 from tests.conftest import encode
 from tests.digits import load_digits
 from tests.mutations import mutant
@@ -113,23 +113,23 @@ def test_a_large_jpeg_is_decoded_smaller():
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (b"", EmptyImageError),
-        (b"hello, I am a text", UnsupportedImageError),
-        (b"\0\0\x01\0\x01\0\x10\x10", UnsupportedImageError),  # ICO
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", UnsupportedImageError),
-        (b"%PDF-1.7", UnsupportedImageError),
-        (b"\x89PNG\r\n\x1a\n", UnreadableImageError),
-        (FILES[0][:-40], UnreadableImageError),
-        (FILES[1][: len(FILES[1]) // 2], UnreadableImageError),
-        (png_header(0, 28), UnreadableImageError),
-        (png_header(28, 0), UnreadableImageError),
-        (b"GIF89a" + bytes(20), UnreadableImageError),
-        (png_header(1001, 1000), TooManyPixelsError),
-        (png_header(10_000, 10_000), TooManyPixelsError),
-        (png_header(2**31 - 1, 2**31 - 1), TooManyPixelsError),
+        (b"", EmptyInputError),
+        (b"hello, I am a text", UnsupportedInputError),
+        (b"\0\0\x01\0\x01\0\x10\x10", UnsupportedInputError),  # ICO
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", UnsupportedInputError),
+        (b"%PDF-1.7", UnsupportedInputError),
+        (b"\x89PNG\r\n\x1a\n", UnreadableInputError),
+        (FILES[0][:-40], UnreadableInputError),
+        (FILES[1][: len(FILES[1]) // 2], UnreadableInputError),
+        (png_header(0, 28), UnreadableInputError),
+        (png_header(28, 0), UnreadableInputError),
+        (b"GIF89a" + bytes(20), UnreadableInputError),
+        (png_header(1001, 1000), InputTooLargeError),
+        (png_header(10_000, 10_000), InputTooLargeError),
+        (png_header(2**31 - 1, 2**31 - 1), InputTooLargeError),
     ],
 )
-def test_each_cause_has_its_error(content: bytes, error: type[ImageError]):
+def test_each_cause_has_its_error(content: bytes, error: type[InputError]):
     with pytest.raises(error):
         decode(content, MAX_PIXELS)
 
@@ -147,18 +147,18 @@ def test_whatever_is_broken_it_is_read_or_refused(
         content = content[:at] + replacement + content[at + len(replacement) :]
     try:
         picture = decode(content[:length], MAX_PIXELS)
-    except ImageError:
+    except InputError:
         return
-    assert prepare(picture, Preprocessing()).shape == (1, 28, 28)
+    assert prepare(picture, SPEC).shape == (1, 28, 28)
 
 
 @pytest.mark.parametrize("start", range(0, 1500, 300))
 def test_mutants_of_every_format_are_read_or_refused(start: int, capfd: pytest.CaptureFixture[str]):
     """`bench.fuzz` goes on with these numbers; no decoder prints a word of its own."""
     for number in range(start, start + 300):
-        with suppress(ImageError):
+        with suppress(InputError):
             picture = decode(mutant(number), MAX_PIXELS)
-            assert prepare(picture, Preprocessing()).shape == (1, 28, 28)
+            assert prepare(picture, SPEC).shape == (1, 28, 28)
     captured = capfd.readouterr()
     assert not captured.out
     assert not captured.err

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.checkpoint.config import Preprocessing
+from model.modalities.digits.modality import SPEC
 from model.network.folded import FoldedPerceiver
 from model.network.perceiver import Perceiver
 
@@ -27,7 +27,7 @@ def test_same_function(arguments: dict[str, object]):
     perceiver = Perceiver(**SMALL | arguments).eval()
     for parameter in perceiver.parameters():  # biases and norms start where folding shows nothing
         torch.nn.init.normal_(parameter, std=0.3)
-    preprocessing = Preprocessing(mean=0.4, std=0.2)
+    preprocessing = SPEC.model_copy(update={"mean": 0.4, "std": 0.2})
     shape = (5, perceiver.num_channels, *perceiver.input_shape)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
     with torch.inference_mode():

@@ -8,8 +8,10 @@ import onnxruntime
 import pytest
 import torch
 
-from model.checkpoint.config import PerceiverConfig, Preprocessing
+from model.__main__ import main
+from model.checkpoint.config import PerceiverConfig
 from model.checkpoint.folder import Checkpoint, explain_weights, read_checkpoint, write_checkpoint
+from model.modalities.digits.modality import SPEC
 from model.network.perceiver import Perceiver
 from model.network.recognizer import (
     NoveltyHead,
@@ -18,13 +20,13 @@ from model.network.recognizer import (
     load_recognizer,
     pack_weights,
 )
-from model.training.export import PARITY_TOLERANCE, export_explain_onnx, export_onnx, main, parity
+from model.training.export import PARITY_TOLERANCE, export_explain_onnx, export_onnx, parity
 
 
 def small_recognizer(seed: int, depth: int = 2) -> Recognizer:
     torch.manual_seed(seed)
     perceiver = Perceiver(depth=depth, num_latents=4, latent_dim=16, latent_heads=2, cross_heads=2)
-    classifier = PixelClassifier(perceiver, Preprocessing())
+    classifier = PixelClassifier(perceiver, SPEC)
     return Recognizer(classifier, NoveltyHead(depth, 16)).eval()
 
 
@@ -54,15 +56,15 @@ def test_only_a_blank_image_is_surely_novel(graph: bytes):
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     images = np.zeros((2, 1, 28, 28), dtype=np.uint8)
     images[1, 0, 14, 14] = 1
-    (novelty,) = session.run(["novelty"], {"images": images})
+    (novelty,) = session.run(["novelty"], {"image": images})
     assert novelty[0] == 1
     assert 0 < novelty[1] < 1
 
 
 def test_graph_takes_pixels_by_name(graph: bytes):
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    (images,), (logits, novelty) = session.get_inputs(), session.get_outputs()
-    assert (images.name, images.type, images.shape[1:]) == ("images", "tensor(uint8)", [1, 28, 28])
+    (image,), (logits, novelty) = session.get_inputs(), session.get_outputs()
+    assert (image.name, image.type, image.shape[1:]) == ("image", "tensor(uint8)", [1, 28, 28])
     assert (logits.name, logits.type) == ("logits", "tensor(float)")
     assert (novelty.name, novelty.type) == ("novelty", "tensor(float)")
     onnx.checker.check_model(onnx.load_from_string(graph), full_check=True)
@@ -70,7 +72,7 @@ def test_graph_takes_pixels_by_name(graph: bytes):
 
 def test_normalisation_is_the_cards():
     perceiver = Perceiver(depth=1)
-    classifier = PixelClassifier(perceiver, Preprocessing(mean=0.5, std=0.25))
+    classifier = PixelClassifier(perceiver, SPEC.model_copy(update={"mean": 0.5, "std": 0.25}))
     pixels = torch.tensor([[[[0, 255]]]], dtype=torch.uint8)
     torch.testing.assert_close(classifier.normalise(pixels), torch.tensor([[[[-2.0, 2.0]]]]))
 
@@ -87,7 +89,7 @@ def test_explaining_graph_computes_logits_and_attention(recognizer: Recognizer, 
     )
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     images = np.random.default_rng(0).integers(0, 256, (5, 1, 28, 28), dtype=np.uint8)
-    logits, attention = session.run(["logits", "attention"], {"images": images})
+    logits, attention = session.run(["logits", "attention"], {"image": images})
     with torch.inference_mode():
         pixels = classifier.normalise(torch.from_numpy(images))
         expected_logits, expected_attention = classifier.perceiver.forward_with_attention(pixels)
@@ -103,11 +105,11 @@ def test_graphs_are_made_anew_from_the_weights(checkpoint: Checkpoint, tmp_path:
     write_checkpoint(tmp_path / "small", card, old)
     assert read_checkpoint(tmp_path / "small").explain_onnx is None
 
-    assert main([str(tmp_path / "small")]) == 0
+    assert main(["export", str(tmp_path / "small")]) == 0
     renewed = read_checkpoint(tmp_path / "small")
     images = np.zeros((2, 1, 28, 28), dtype=np.uint8)
     assert parity(load_recognizer(renewed), renewed.onnx, images) <= PARITY_TOLERANCE
     assert renewed.explain_onnx
     assert renewed.weights == weights
     assert (tmp_path / "small/notes.txt").read_bytes() == b"kept"
-    assert main([str(tmp_path / "absent")]) == 2
+    assert main(["export", str(tmp_path / "absent")]) == 2

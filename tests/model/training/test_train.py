@@ -13,15 +13,19 @@ import numpy as np
 import pytest
 import torch
 
+from model.__main__ import main
 from model.checkpoint.config import PerceiverConfig, TrainConfig
 from model.checkpoint.folder import read_checkpoint
 from model.checkpoint.history import Epoch
-from model.data.labelled import LabelledImages, split
+from model.data.labelled import Labelled, split
 from model.data.mnist import MNIST_SHA256
-from model.training.options import parse_options
+from model.modalities.digits.modality import SPEC
+from model.modalities.digits.training import TRAINING
+from model.modalities.digits.training.options import AugmentRanges, DigitOptions
+from model.training.options import Train
 from model.training.runtime import Runtime, TrainError
-from model.training.train import STATE_FILE, main
-from model.training.trainer import Trainer
+from model.training.train import STATE_FILE
+from model.training.trainer import Plan, Trainer
 from tests.digits import load_digits
 
 SMALL_MODEL = PerceiverConfig(
@@ -29,19 +33,20 @@ SMALL_MODEL = PerceiverConfig(
     attn_dropout=0.1,
 )  # fmt: skip
 SMALL_RECIPE = TrainConfig(
-    epochs=3, batch_size=40, learning_rate=0.003, warmup_steps=5, validation_images=200
+    epochs=3, batch_size=40, learning_rate=0.003, warmup_steps=5, validation_samples=200
 )
 
 
 def small_trainer(recipe: TrainConfig = SMALL_RECIPE) -> Trainer:
     images, labels = load_digits()
-    train, validation = split(LabelledImages(images, labels), 200, seed=0)
+    train, validation = split(Labelled(images[:, None], labels), 200, seed=0)
     runtime = Runtime(torch.device("cpu"), bfloat16=False, compile=False)
-    return Trainer(SMALL_MODEL, recipe, train, validation, tuple("0123456789"), runtime)
+    plan = Plan(SMALL_MODEL, SPEC, "0123456789", recipe, DigitOptions(), TRAINING.augment)
+    return Trainer(plan, train, validation, runtime)
 
 
 def run_train(*flags: str, **options) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "model.training.train", *flags]
+    command = [sys.executable, "-m", "model", "train", *flags]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
 
 
@@ -160,9 +165,9 @@ def test_missing_data_names_folder_and_files(tmp_path: Path):
 )
 def test_model_that_does_not_fit_the_data_is_refused_at_once(arguments: dict, sentence: str):
     trainer = small_trainer()
-    config = SMALL_MODEL.model_copy(update=arguments)
+    plan = dataclasses.replace(trainer.plan, model=SMALL_MODEL.model_copy(update=arguments))
     with pytest.raises(TrainError, match=re.escape(sentence)):
-        dataclasses.replace(trainer, config=config)
+        dataclasses.replace(trainer, plan=plan)
 
 
 @pytest.mark.parametrize(
@@ -179,13 +184,16 @@ def test_model_that_does_not_fit_the_data_is_refused_at_once(arguments: dict, se
         (["--device", "cuda:99"], "no device cuda:99"),
         (["--device", "abacus"], "none of auto, cpu, cuda, cuda:N"),
         (["--unknown"], "unrecognized arguments: --unknown"),
+        (["--preset", "none"], "preset: Input should be 'mnist', 'served' or 'smoke'"),
+        (["--modality", "smell"], "there is no modality 'smell'"),
+        (["--augment.shear", "2"], "options.augment.shear: Input should be less than"),
     ],
 )
 def test_bad_flags_are_explained(
     flags: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     try:
-        code = main([*flags, "--data", str(tmp_path)])
+        code = main(["train", *flags, "--data", str(tmp_path)])
     except SystemExit as ended:
         code = ended.code
     assert code == 2
@@ -195,14 +203,15 @@ def test_bad_flags_are_explained(
 def test_flags_go_over_the_preset_and_the_environment_counts_for_nothing(monkeypatch):
     monkeypatch.setenv("NAME", "somebody")
     monkeypatch.setenv("MODEL", "another")
-    options = parse_options(["--preset", "smoke", "--epochs", "7", "--recipe.augment.shear", "0"])
+    options = Train.parse(["--preset", "smoke", "--epochs", "7", "--augment.shear", "0"])
     assert options.name == "perceiver-smoke"
-    assert (options.recipe.epochs, options.recipe.augment.shear) == (7, 0)
-    assert options.recipe.train_images == 8000
+    assert options.recipe.epochs == 7
+    assert options.recipe.train_samples == 8000
+    assert options.options == DigitOptions(outliers=50, augment=AugmentRanges(shear=0))
 
 
 FAST = (
-    "--preset", "smoke", "--train-images", "1280", "--validation-images", "200",
+    "--preset", "smoke", "--train-samples", "1280", "--validation-samples", "200",
     "--num-latents", "4", "--latent-dim", "16", "--latent-heads", "2", "--cross-heads", "2",
     "--precision", "float32", "--outliers", "10",
 )  # fmt: skip
@@ -214,7 +223,7 @@ def test_command_writes_a_checkpoint_that_evaluate_confirms(mnist_folder: Path, 
     result = run_train(*FAST, *places, "--epochs", "2")
     assert result.returncode == 0, result.stderr
     assert "epoch   2/2" in result.stdout
-    assert "img/s" in result.stderr
+    assert "sample/s" in result.stderr
 
     checkpoint = read_checkpoint(out)
     assert checkpoint.card.dataset.train == 1280
@@ -222,14 +231,7 @@ def test_command_writes_a_checkpoint_that_evaluate_confirms(mnist_folder: Path, 
     for plot in ("training", "confusion", "misread", "attention"):
         assert (out / f"plots/{plot}.png").read_bytes().startswith(b"\x89PNG")
 
-    command = [
-        sys.executable,
-        "-m",
-        "model.evaluation.evaluate",
-        str(out),
-        "--data",
-        str(mnist_folder),
-    ]
+    command = [sys.executable, "-m", "model", "evaluate", str(out), "--data", str(mnist_folder)]
     stored = tmp_path / "evaluation.json"
     evaluated = subprocess.run(
         [*command, "--out", str(stored)], capture_output=True, text=True, timeout=300
@@ -247,7 +249,7 @@ def test_interrupted_run_is_resumed_to_its_end(
 ):
     places = ("--data", str(mnist_folder), "--out", str(tmp_path / "weights"))
     flags = (*FAST, *places, "--run-folder", str(tmp_path / "run"), "--epochs", str(EPOCHS))
-    command = [sys.executable, "-u", "-m", "model.training.train", *flags]
+    command = [sys.executable, "-u", "-m", "model", "train", *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
@@ -261,7 +263,7 @@ def test_interrupted_run_is_resumed_to_its_end(
     state = torch.load(tmp_path / "run" / STATE_FILE, weights_only=True)
     assert len(state["history"]) >= 2
 
-    assert main(flags) == 2
+    assert main(["train", *flags]) == 2
     assert "--resume" in capsys.readouterr().err
 
     resumed = run_train(*flags, "--resume")
@@ -277,7 +279,7 @@ def test_two_processes_give_the_loss_curve_of_one(mnist_folder: Path, tmp_path: 
         run = tmp_path / f"run-{processes}"
         launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
         command = [
-            sys.executable, "-m", *(launcher if processes > 1 else []), "model.training.train", *FAST,
+            sys.executable, "-m", *(launcher if processes > 1 else []), "model", "train", *FAST,
             "--data", str(mnist_folder), "--out", str(tmp_path / "weights"),
             "--run-folder", str(run),
             "--epochs", "2",

@@ -1,52 +1,29 @@
-"""Finds the digits of a number in a picture: a postcode, a phone number, a meter reading.
+"""Parts the lines of a picture into pieces, and puts these together to all that may be digits.
 
 Over-segmentation and a search over its pieces (Casey and Lecolinet, IEEE PAMI 18, 1996, section 4):
 ink is cut where digits may touch, every run of neighbouring pieces that could be a digit is a
 candidate, the model reads all candidates in one batch, and the cheapest way through a line wins.
-Ground, polarity, ruled lines and connected parts are those of `model.modalities.digits.ink.strokes`, the form that a
-candidate takes is that of `model.modalities.digits.form`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from model.checkpoint.config import Preprocessing
-from model.modalities.digits.form import centre, to_grey
-from model.modalities.digits.ink.components import Components
-from model.modalities.digits.ink.strokes import Grey, all_ink, dilated, line_width
-from model.modalities.digits.reading.extents import DIGIT, look
-
-# Pixels that ink is looked for at, at most.
-WORKING_PIXELS = 600_000
-# Pieces and candidates of one picture, at most.
-MOST_MARKS = 400
+from model.checkpoint.card import InputSpec
+from model.modalities.digits.form import centre, size_of
+from model.modalities.digits.ink.strokes import line_width
+from model.modalities.digits.reading.extents import DIGIT, ExtentNetwork
+from model.modalities.digits.reading.marks import SMALL, Line, Mark, Marks, lay, line_coverage
 
 # Lengths below are shares of the height of the digits in a line.
-SPECK = 0.12  # smaller parts are dirt
-SMALL = 0.45  # lower parts may be dashes, points or pieces of digits
 WIDEST = 1.3  # of a digit
 LEAST_INK = 0.25  # between two cuts, against a straight line's
 WIDE_SPREAD = 0.09  # of the middles that pixels vote for, from which on these are parted
 CUT = 0.01  # added to the ink at a cut
 JUMP = 0.3  # between two parts of one digit
-
-Judge = dict[str, NDArray[np.float32]]
-# Fitted to strips of training digits by `python -m model.modalities.digits.training.judge`.
-JUDGE_FILE = Path(__file__).with_name("segment_judge.npz")
-with np.load(JUDGE_FILE) as _arrays:
-    _JUDGE: Judge = dict(_arrays)
-
-Box = tuple[int, int, int, int]  # top, bottom, left, right; ends exclusive
-
-
-class TooManyMarksError(Exception):
-    """There is more in the picture than numbers of any bearable length."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,36 +63,12 @@ class Impression:
 
 
 @dataclass(frozen=True, eq=False)
-class Mark:
-    """Connected ink."""
-
-    box: Box
-    coverage: Grey  # of the box and a pixel around it
-
-
-@dataclass(frozen=True, eq=False)
 class Piece(Mark):
     """Ink that belongs to one digit, whole or in part."""
 
     impression: Impression
     cut_left: float = 0.0  # how much ink may be on either side of its left edge; 0: none was cut
     cut_right: float = 0.0
-
-
-@dataclass(frozen=True)
-class Line:
-    """Marks that stand side by side."""
-
-    height: float  # of a digit
-    marks: tuple[Mark, ...]
-
-
-@dataclass(frozen=True)
-class Marks:
-    """The ink of a picture that may belong to digits, top to bottom."""
-
-    lines: tuple[Line, ...]
-    scales: tuple[float, float]  # across and down: pixels of the picture per pixel of the boxes
 
 
 @dataclass(frozen=True)
@@ -155,151 +108,20 @@ class Segmentation:
     skips: tuple[tuple[float, ...], ...]
     candidates: tuple[Candidate, ...]
 
-    def best(self, costs: NDArray[np.float64]) -> list[list[int]]:
-        """The cheapest way through each line.
 
-        Args:
-            costs: of each candidate.
-
-        Returns: per line the indices of the candidates that are digits, left to right; lines
-        without any are left out.
-        """
-        ways = []
-        for line, skips in enumerate(self.skips):
-            own = [i for i, candidate in enumerate(self.candidates) if candidate.line == line]
-            spans = [(self.candidates[i].start, self.candidates[i].stop) for i in own]
-            way = cheapest(spans, skips, costs[own])
-            if way:
-                ways.append([own[index] for index in way])
-        return ways
-
-
-def cheapest(
-    spans: Sequence[tuple[int, int]], skips: Sequence[float], costs: NDArray[np.float64]
-) -> list[int]:
-    """The cheapest way from the first to the last piece of a line.
-
-    Args:
-        spans: the first piece of each candidate, and its end.
-        skips: what leaving each piece out costs.
-        costs: of each candidate.
-
-    Returns: the candidates on it, by their indices.
-    """
-    ending: list[list[int]] = [[] for _ in range(len(skips) + 1)]
-    for index, (_, stop) in enumerate(spans):
-        ending[stop].append(index)
-    total, last = [0.0], [-1]
-    for stop, skip in enumerate(skips, 1):
-        options = [(total[stop - 1] + skip, -1)]
-        options += [(total[spans[index][0]] + float(costs[index]), index) for index in ending[stop]]
-        cost, index = min(options)
-        total.append(cost)
-        last.append(index)
-    way: list[int] = []
-    at = len(skips)
-    while at:
-        if last[at] >= 0:
-            way.append(last[at])
-        at = spans[last[at]][0] if last[at] >= 0 else at - 1
-    return way[::-1]
-
-
-def judge(
-    candidates: Sequence[Candidate],
-    probabilities: NDArray[np.floating],
-    novelty: NDArray[np.floating],
-) -> NDArray[np.float64]:
-    """What taking each candidate for a digit costs.
-
-    A way through a line is the more probable, by e to the difference, the less it costs in all.
-
-    Args:
-        candidates: that the model has read.
-        probabilities: (N, classes), the model's.
-        novelty: (N,), the model's.
-    """
-    if not candidates:
-        return np.zeros(0)
-    return costs(evidence(candidates, probabilities, novelty), _JUDGE)
-
-
-def costs(features: NDArray[np.floating], judge: Judge) -> NDArray[np.float64]:
-    """Of candidates with that evidence (N, features), by the arrays of a network."""
-    hidden = np.tanh(features @ judge["hidden"] + judge["bias"])
-    result: NDArray[np.float64] = -(hidden @ judge["out"] + judge["out_bias"]).astype(np.float64)
-    return result
-
-
-def evidence(
-    candidates: Sequence[Candidate],
-    probabilities: NDArray[np.floating],
-    novelty: NDArray[np.floating],
-) -> NDArray[np.float64]:
-    """What `judge` weighs: how sure the model is, of which class, and the shape; (N, features)."""
-    ranked = np.log(np.maximum(np.sort(probabilities, axis=1), 1e-12))
-    unlike = novelty.astype(np.float64).clip(1e-4, 1 - 1e-4)
-    sureness = np.stack(
-        [
-            ranked[:, -1].clip(-4),
-            (ranked[:, -1] - ranked[:, -2]).clip(0, 8) / 4,
-            ranked.std(axis=1) / 4,
-            np.log(unlike / (1 - unlike)) / 4,
-        ],
-        axis=1,
-    )
-    answer = probabilities.argmax(axis=1)
-    classes = np.stack([candidate.impression.classes for candidate in candidates])
-    agreement = np.stack(
-        [classes[np.arange(len(answer)), answer], classes.max(axis=1)],
-        axis=1,
-    ).clip(-6)
-    shapes = np.array([list(vars(candidate.shape).values()) for candidate in candidates])
-    kinds = np.eye(probabilities.shape[1])[answer]
-    return np.concatenate([sureness, agreement, kinds, shapes], axis=1)
-
-
-def find_marks(picture: Image.Image, size: tuple[int, int]) -> Marks:
-    """Finds what ink may belong to digits, line by line.
-
-    Args:
-        picture: upright, in any mode.
-        size: width and height that boxes are told in: the picture's own before it was reduced.
-
-    Raises:
-        TooManyMarksError: there are more than `MOST_MARKS`.
-    """
-    grey, _ = to_grey(picture, WORKING_PIXELS)
-    scales = size[0] / grey.shape[1], size[1] / grey.shape[0]
-    coverage, inked = all_ink(grey)
-    components = Components(inked)
-    numbers = _lines(components)
-    if sum(map(len, numbers)) > MOST_MARKS:
-        raise TooManyMarksError(
-            f"the picture shows more than {MOST_MARKS} separate marks: send the number alone"
-        )
-    lines = [
-        Line(
-            _digit_height(components, line),
-            tuple(_mark(components, number, coverage) for number in line),
-        )
-        for line in numbers
-    ]
-    return Marks(tuple(lines), scales)
-
-
-def segment(marks: Marks, spec: Preprocessing) -> Segmentation:
+def segment(marks: Marks, spec: InputSpec, network: ExtentNetwork) -> Segmentation:
     """All that may be a digit.
 
     Args:
         marks: in the picture.
         spec: the form of the candidates.
+        network: tells which digit each pixel belongs to.
     """
     candidates: list[Candidate] = []
     rows: list[tuple[Piece, ...]] = []
     skips: list[tuple[float, ...]] = []
     for index, line in enumerate(marks.lines):
-        seen = _seen(line)
+        seen = _seen(line, network)
         pieces = [piece for mark in line.marks for piece in _parted(mark, seen, line.height)]
         pieces.sort(key=lambda piece: piece.impression.middle)
         rows.append(tuple(pieces))
@@ -312,73 +134,6 @@ def segment(marks: Marks, spec: Preprocessing) -> Segmentation:
                 place = index, start, stop
                 candidates.append(_candidate(group, place, line.height, marks.scales, spec))
     return Segmentation(tuple(rows), tuple(skips), tuple(candidates))
-
-
-def _lines(components: Components) -> list[list[int]]:
-    """Components by line, top to bottom, those that are dirt left out."""
-    heights = components.bottom - components.top
-    widths = components.right - components.left
-    if not components.count:
-        return []
-    # Half of all ink is in components at least as high as this.
-    order = np.argsort(heights)[::-1]
-    middle = np.searchsorted(components.area[order].cumsum(), components.area.sum() / 2)
-    height = float(heights[order[middle]])
-    tall = np.flatnonzero((heights > SMALL * height) & (heights < 3 * height))
-    tall = tall[np.argsort(components.left[tall])]
-    middles = (components.top + components.bottom) / 2
-    line_of: dict[int, int] = {}
-    lines: list[list[int]] = []
-    for number in tall:
-        best, most = -1, 0.35
-        for index, line in enumerate(lines):
-            # Of several, for the last may be half of a broken digit.
-            last = line[-3:]
-            overlap = min(components.bottom[last].max(), components.bottom[number]) - max(
-                components.top[last].min(), components.top[number]
-            )
-            share = overlap / min(heights[last].max(), heights[number])
-            gap = components.left[number] - components.right[last].max()
-            if share > most and gap < 4 * height:
-                best, most = index, share
-        if best < 0:
-            lines.append([])
-            best = len(lines) - 1
-        lines[best].append(int(number))
-        line_of[int(number)] = best
-    small = np.flatnonzero(
-        (heights <= SMALL * height) & (np.maximum(heights, widths) > SPECK * height)
-    )
-    for number in small:
-        # It goes with the nearest tall one, if it is beside or just above or below that.
-        dx = np.maximum(
-            components.left[tall] - components.right[number],
-            components.left[number] - components.right[tall],
-        ).clip(0)
-        dy = np.maximum(
-            components.top[tall] - components.bottom[number],
-            components.top[number] - components.bottom[tall],
-        ).clip(0)
-        distance = dx + 2 * dy
-        near = int(distance.argmin())
-        if distance[near] < 1.0 * height and dy[near] < 0.4 * height:
-            lines[line_of[int(tall[near])]].append(int(number))
-    lines.sort(key=lambda line: float(np.mean(middles[line])))
-    return lines
-
-
-def _digit_height(components: Components, line: list[int]) -> float:
-    """The median height of a line's parts, of those that are not small."""
-    heights = (components.bottom - components.top)[line]
-    return float(np.median(heights[heights > SMALL * heights.max()]))
-
-
-def _mark(components: Components, number: int, coverage: Grey) -> Mark:
-    chosen = np.arange(components.count) == number
-    top, bottom, left, right = components.box(chosen)
-    own = dilated(components.mask(chosen), 1)
-    wide = np.pad(np.where(own, coverage, np.uint8(0)), 1)
-    return Mark((top, bottom, left, right), wide[top : bottom + 2, left : right + 2])
 
 
 @dataclass(frozen=True, eq=False)
@@ -398,28 +153,10 @@ class _Seen:
         return self.ends[part], self.classes[part]
 
 
-def _seen(line: Line) -> _Seen:
+def _seen(line: Line, network: ExtentNetwork) -> _Seen:
     coverage, top, left = line_coverage(line)
-    ends, classes = look(coverage, line.height)
+    ends, classes = network.look(coverage, line.height)
     return _Seen(top, left, ends + np.float32(left), classes)
-
-
-def line_coverage(line: Line) -> tuple[Grey, int, int]:
-    """All marks of a line in one picture, and its first row and column."""
-    boxes = np.array([mark.box for mark in line.marks])
-    top, left = int(boxes[:, 0].min()) - 1, int(boxes[:, 2].min()) - 1
-    bottom, right = int(boxes[:, 1].max()) + 1, int(boxes[:, 3].max()) + 1
-    coverage = np.zeros((bottom - top, right - left), np.uint8)
-    for mark in line.marks:
-        _laid(mark, coverage, top, left)
-    return coverage, top, left
-
-
-def _laid(mark: Mark, coverage: Grey, top: int, left: int) -> None:
-    """Adds a mark to a picture with that corner."""
-    row, column = mark.box[0] - 1 - top, mark.box[2] - 1 - left
-    part = coverage[row : row + mark.coverage.shape[0], column : column + mark.coverage.shape[1]]
-    np.maximum(part, mark.coverage, out=part)
 
 
 def _parted(mark: Mark, seen: _Seen, height: float) -> list[Piece]:
@@ -515,15 +252,15 @@ def _candidate(
     place: tuple[int, int, int],
     height: float,
     scales: tuple[float, float],
-    spec: Preprocessing,
+    spec: InputSpec,
 ) -> Candidate:
     top, bottom = min(p.box[0] for p in group), max(p.box[1] for p in group)
     left, right = min(p.box[2] for p in group), max(p.box[3] for p in group)
     coverage = np.zeros((bottom - top + 2, right - left + 2), np.uint8)
     for piece in group:
-        _laid(piece, coverage, top - 1, left - 1)
+        lay(piece, coverage, top - 1, left - 1)
     extent = (1, bottom - top + 1, 1, right - left + 1)
-    pixels = centre(coverage, extent, (spec.height, spec.width))[None]
+    pixels = centre(coverage, extent, size_of(spec))[None]
     box = (
         left * scales[0],
         top * scales[1],

@@ -1,7 +1,7 @@
 """The fifteen corruptions of MNIST-C (Mu and Gilmer, 2019, arXiv:1906.02337), for measuring only.
 
 Written from the paper's description, at the strengths the authors published; only the random draws
-differ from their data set. Training sees `model.modalities.digits.training.damage`, never these.
+differ from their data set. Training sees other damage, never these.
 """
 
 from collections.abc import Callable, Sequence

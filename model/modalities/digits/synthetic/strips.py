@@ -1,4 +1,4 @@
-"""Number strips made of single digits: what `model.modalities.digits.reading.segment` is measured on, and tuned on.
+"""Number strips made of single digits: the reading of numbers learns and is measured on them.
 
 A strip is a line of digits on paper, as on an envelope, a form or a meter.
 """
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from model.data.labelled import LabelledImages
+from model.data.labelled import Labelled
 
 Ink = NDArray[np.float32]  # (H, W), 0 to 1
 
@@ -83,10 +83,10 @@ class Strip:
     owner: NDArray[np.uint8]  # of each pixel, (H, W): 1 for the first digit's ink, 0 for none
 
 
-def write(digits: LabelledImages, length: int, style: Style, random: np.random.Generator) -> Strip:
+def write(digits: Labelled, length: int, style: Style, random: np.random.Generator) -> Strip:
     """A strip of `length` digits drawn by chance; `length` below 255."""
     chosen = random.integers(len(digits), size=length)
-    images = [digits.images[i] for i in chosen]
+    images = [digits.inputs[i, 0] for i in chosen]
     if style.pen:
         images = [_redrawn(i, random) if random.random() < style.pen else i for i in images]
     line, owner = _line(images, style, random)
@@ -121,7 +121,7 @@ def _redrawn(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[n
 
 
 def training_strip(
-    digits: LabelledImages, index: int, random: np.random.Generator, longest: int = LONGEST_TRAINED
+    digits: Labelled, index: int, random: np.random.Generator, longest: int = LONGEST_TRAINED
 ) -> Strip:
     """A strip to learn from: of the styles in turn, and as often of any style."""
     styles = list(STYLES.values())

@@ -1,10 +1,9 @@
-"""Pictures that show no digit, drawn by chance: what `model.training.novelty` learns to tell from digits.
+"""Pictures that show no digit, drawn by chance: the novelty head learns to tell them from digits.
 
-Each kind is a function of a random generator and of digits, which some kinds spoil. Kinds that
-measure the result are in `model.modalities.digits.synthetic.unlike_held_out`, none of them here. Letters that many hands write like a
-digit are left out: B b 8, D O o Q q 0 9, G 6, g 9, I i l 1, S s 5, T 7, U u V v 0, y Y 4, Z z 2,
-and their likes in other alphabets. `DIGIT_KINDS` are the other side: digits as no hand of MNIST's
-wrote them.
+Each kind is a function of a random generator and of digits, which some kinds spoil. The kinds that
+measure the result are others, in `unlike_held_out`. Letters that many hands write like a digit are
+left out: B b 8, D O o Q q 0 9, G 6, g 9, I i l 1, S s 5, T 7, U u V v 0, y Y 4, Z z 2, and their
+likes in other alphabets. `DIGIT_KINDS` are the other side: digits as no hand of MNIST's wrote them.
 """
 
 import functools

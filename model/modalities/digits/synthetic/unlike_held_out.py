@@ -1,6 +1,6 @@
-"""Pictures that show no digit and set nothing: what the novelty score is measured on.
+"""Pictures that show no digit, drawn by chance: the novelty score is measured on them.
 
-None of these kinds is among those that `model.training.novelty` learns from (`model.modalities.digits.synthetic.unlike`).
+None of these kinds is among those that the novelty head learns from, which are in `unlike`.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from model.data.labelled import LabelledImages
+from model.data.labelled import Labelled
 from model.modalities.digits.synthetic.unlike import (
     LATIN,
     Digits,
@@ -129,9 +129,10 @@ def upside_down(random: np.random.Generator, digits: Digits) -> Image.Image:
 _MADE_OF: dict[Kind, tuple[int, ...]] = {mirrored: (2, 3, 4, 5, 6, 7, 9), upside_down: (3, 4, 7)}
 
 
-def material(kind: Kind, digits: LabelledImages) -> Digits:
+def material(kind: Kind, digits: Labelled) -> Digits:
     """The digits that a kind may spoil, which nothing that is a digit too is made of."""
-    return digits.images[np.isin(digits.labels, _MADE_OF.get(kind, range(10)))]
+    images: Digits = digits.inputs[np.isin(digits.labels, _MADE_OF.get(kind, range(10))), 0]
+    return images
 
 
 KINDS: tuple[Kind, ...] = (

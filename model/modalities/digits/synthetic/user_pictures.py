@@ -2,8 +2,8 @@
 
 A digit is redrawn as a smooth line, laid on a sheet, photographed or scanned, and saved. Each
 nuisance of `NUISANCES` is a switch of its own over a plain drawing; `mixed` throws several.
-They measure `model.modalities.digits.form`, and teach the novelty head that such are digits; the classifier
-learns nothing from them.
+They measure the form that pictures are brought into, teach the novelty head that such are digits,
+and let the classifier see training digits as the service meets them.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ FINE = 6
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one upload comes about; lengths are shares of the digit's size unless said otherwise."""
+    """How one picture comes about; lengths are shares of the digit's size unless said otherwise."""
 
     width: int = 320  # of the picture, pixels
     height: int = 320
@@ -63,7 +63,7 @@ class Recipe:
     orientation: int = 1  # EXIF
 
 
-def upload(digit: Digit, recipe: Recipe, random: Random) -> bytes:
+def user_picture(digit: Digit, recipe: Recipe, random: Random) -> bytes:
     """One digit as an image file."""
     line = _redraw(digit, recipe, random)
     if recipe.mode in ("dark alpha", "light alpha"):
@@ -514,7 +514,7 @@ def mixed(random: Random) -> Recipe:
     )
 
 
-def make_uploads(digits: NDArray[np.uint8], name: str, seed: int = 0) -> Iterator[bytes]:
+def user_pictures(digits: NDArray[np.uint8], name: str, seed: int = 0) -> Iterator[bytes]:
     """Each of the digits (N, 28, 28) as an image file with one nuisance, alike for the same seed.
 
     Raises:
@@ -523,4 +523,4 @@ def make_uploads(digits: NDArray[np.uint8], name: str, seed: int = 0) -> Iterato
     random = np.random.default_rng([seed, *name.encode()])
     for digit in digits:
         recipe = mixed(random) if name == MIXED else NUISANCES[name](plain(random), random)
-        yield upload(digit, recipe, random)
+        yield user_picture(digit, recipe, random)

@@ -1,12 +1,12 @@
 """Training digits as the service meets them: uploaded as pictures, and cut out of numbers.
 
-What `model.modalities.digits.form` and `model.modalities.digits.reading.segment` make of a picture is not quite what MNIST's authors
-made: a redrawn line, a trace of what was beside it. A model that has seen that reads it better.
+What the service makes of a picture is not quite what MNIST's authors made: a redrawn line, a trace
+of what was beside it. A model that has seen that reads it better.
 """
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from multiprocessing import get_context
@@ -15,72 +15,108 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from model.checkpoint.config import Preprocessing
-from model.data.labelled import LabelledImages
+from model.checkpoint.card import InputSpec
+from model.data.labelled import Labelled
+from model.errors import UserError
 from model.modalities.digits.form import prepare_file
-from model.modalities.digits.reading.segment import find_marks, segment
+from model.modalities.digits.reading.extents import ExtentNetwork
+from model.modalities.digits.reading.learned import EXTENTS_FILE
+from model.modalities.digits.reading.marks import find_marks
+from model.modalities.digits.reading.segment import segment
 from model.modalities.digits.synthetic.strips import training_strip
-from model.modalities.digits.synthetic.user_pictures import MIXED, make_uploads
+from model.modalities.digits.synthetic.user_pictures import MIXED, user_pictures
+from model.modalities.digits.training.options import DigitOptions
 from model.modalities.digits.training.strip_labels import digits_held
 
-UPLOADS = ("plain", "thin pen", "thumbnail", "broken strokes", MIXED, MIXED)
+PICTURE_KINDS = ("plain", "thin pen", "thumbnail", "broken strokes", MIXED, MIXED)
+STRIPS = "strips"
 LONGEST_STRIP = 5
 CHUNK = 100  # digits, or strips, that a process makes at a time
 
 
 def served_digits(
-    digits: LabelledImages,
-    uploads: int,
-    strips: int,
-    preprocessing: Preprocessing,
+    digits: Labelled,
+    spec: InputSpec,
+    options: DigitOptions,
+    learned: Mapping[str, bytes],
     seed: int,
     progress: bool = False,
-) -> LabelledImages:
+) -> Labelled | None:
     """Training digits in the model's form, as the service would bring them there.
 
     Args:
-        digits: to draw from, (N, H, W) as in MNIST.
-        uploads: digits to upload, about evenly over the kinds `UPLOADS`.
-        strips: numbers to write, of one to `LONGEST_STRIP` digits; each digit that is cut out of
-            one whole counts as often as there are ways to cut it out.
-        preprocessing: the form.
+        digits: to draw from, as in MNIST.
+        spec: the form.
+        options: how many: `uploads`, about evenly over `PICTURE_KINDS`; `strips`, numbers of one to
+            `LONGEST_STRIP` digits. Each digit that is cut out of one whole counts as often as there
+            are ways to cut it out.
+        learned: a checkpoint's files for finding digits, which strips need.
         seed: decides everything; the machine's number of cores does not.
         progress: whether a bar shows on the terminal.
+
+    Returns: none where the options ask for none.
+
+    Raises:
+        UserError: strips are asked for, but nothing has learned to find digits.
     """
+    uploads, strips = options.uploads, options.strips
+    if not uploads + strips:
+        return None
+    if strips and EXTENTS_FILE not in learned:
+        raise UserError("--strips needs --start-from a checkpoint that finds the digits of numbers")
+    network = ExtentNetwork.from_npz(learned[EXTENTS_FILE]) if strips else None
     random = np.random.default_rng(seed)
-    tasks = [("strips", start) for start in range(0, strips, CHUNK)]
-    tasks += [(UPLOADS[start // CHUNK % len(UPLOADS)], start) for start in range(0, uploads, CHUNK)]
+    tasks = [(STRIPS, start) for start in range(0, strips, CHUNK)]
+    tasks += [
+        (PICTURE_KINDS[start // CHUNK % len(PICTURE_KINDS)], start)
+        for start in range(0, uploads, CHUNK)
+    ]
     chosen = [digits.take(random.permutation(len(digits))[: CHUNK * LONGEST_STRIP]) for _ in tasks]
-    counts = [min(CHUNK, (strips if kind == "strips" else uploads) - at) for kind, at in tasks]
+    counts = [min(CHUNK, (strips if kind == STRIPS else uploads) - at) for kind, at in tasks]
     seeds = [int(random.integers(2**32)) for _ in tasks]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         made = pool.map(
-            _make, [kind for kind, _ in tasks], chosen, counts, repeat(preprocessing), seeds
+            _make,
+            [kind for kind, _ in tasks],
+            chosen,
+            counts,
+            repeat(spec),
+            [network if kind == STRIPS else None for kind, _ in tasks],
+            seeds,
         )
         parts = list(tqdm(made, "served digits", len(tasks), disable=not progress, leave=False))
-    return functools.reduce(LabelledImages.joined, parts)
+    return functools.reduce(Labelled.joined, parts)
 
 
 def _make(
-    kind: str, digits: LabelledImages, count: int, preprocessing: Preprocessing, seed: int
-) -> LabelledImages:
-    if kind == "strips":
-        cut = list(_cut_out(digits, count, preprocessing, np.random.default_rng(seed)))
+    kind: str,
+    digits: Labelled,
+    count: int,
+    spec: InputSpec,
+    network: ExtentNetwork | None,
+    seed: int,
+) -> Labelled:
+    if network is not None:
+        cut = list(_cut_out(digits, count, spec, network, np.random.default_rng(seed)))
         labels = [label for _, label in cut]
-        return LabelledImages(np.stack([image for image, _ in cut]), np.array(labels, np.int64))
+        return Labelled(np.stack([image for image, _ in cut]), np.array(labels, np.int64))
     digits = digits.take(np.arange(count))
-    files = make_uploads(digits.images, kind, seed)
-    prepared = [prepare_file(content, preprocessing)[0] for content in files]
-    return LabelledImages(np.stack(prepared), digits.labels)
+    files = user_pictures(digits.inputs[:, 0], kind, seed)
+    prepared = [prepare_file(content, spec) for content in files]
+    return Labelled(np.stack(prepared), digits.labels)
 
 
 def _cut_out(
-    digits: LabelledImages, strips: int, preprocessing: Preprocessing, random: np.random.Generator
+    digits: Labelled,
+    strips: int,
+    spec: InputSpec,
+    network: ExtentNetwork,
+    random: np.random.Generator,
 ) -> Iterator[tuple[NDArray[np.uint8], int]]:
-    """Digits (H, W) as the reading of numbers cuts them out, with their labels."""
+    """Digits (1, H, W) as the reading of numbers cuts them out, with their labels."""
     for number in range(strips):
         strip = training_strip(digits, number, random, LONGEST_STRIP)
-        found = segment(find_marks(strip.picture, strip.picture.size), preprocessing)
+        found = segment(find_marks(strip.picture, strip.picture.size), spec, network)
         for candidate, held in zip(found.candidates, digits_held(found, strip), strict=True):
             if held:
-                yield candidate.pixels[0], int(strip.text[held - 1])
+                yield candidate.pixels, int(strip.text[held - 1])

@@ -1,10 +1,9 @@
 """Damage done to training images: noise, blur, uneven ground, lines, gaps, outlines.
 
-What uploads and the corruptions of MNIST-C (Mu and Gilmer, 2019) have in common with each other,
-drawn anew and at random strength for every image; not the test suites' own generators.
+Uploads and the corruptions of MNIST-C (Mu and Gilmer, 2019) show such damage. It is drawn anew for
+every image, at random strength; the test suites have generators of their own.
 """
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -12,27 +11,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Distortion = Callable[[Tensor, torch.Generator], Tensor]
+from model.data.warp import smooth_noise
+
+Damage = Callable[[Tensor, torch.Generator], Tensor]
 
 
-def distort(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """One distortion each for the first images, the others as they were.
+def damage(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Damages the first images in one way each, and leaves the others as they were.
 
     The place in the batch decides the kind, so a batch must be in random order already.
 
     Args:
         images: (B, 1, H, W) in [0, 1].
-        share: part of the images to distort, in [0, 1]; rounded to as many of each kind.
+        share: part of the images to damage, in [0, 1]; rounded to as many of each kind.
         generator: source of randomness, on the images' device.
 
     Returns: (B, 1, H, W) in [0, 1].
     """
-    each = round(share * len(images) / len(DISTORTIONS))
+    each = round(share * len(images) / len(DAMAGES))
     if not each:
         return images
-    parts = list(images[: each * len(DISTORTIONS)].split(each))
-    distorted = [kind(part, generator) for kind, part in zip(DISTORTIONS, parts, strict=True)]
-    return torch.cat([*distorted, images[each * len(DISTORTIONS) :]]).clamp(0, 1)
+    parts = list(images[: each * len(DAMAGES)].split(each))
+    damaged = [kind(part, generator) for kind, part in zip(DAMAGES, parts, strict=True)]
+    return torch.cat([*damaged, images[each * len(DAMAGES) :]]).clamp(0, 1)
 
 
 def dilate(images: Tensor) -> Tensor:
@@ -47,23 +48,6 @@ def dilate(images: Tensor) -> Tensor:
 def erode(images: Tensor) -> Tensor:
     """Each pixel (..., H, W) as the least of the 3x3 around it."""
     return -dilate(-images)
-
-
-def smooth_noise(
-    batch: int, channels: int, size: tuple[int, int], knots: int, generator: torch.Generator
-) -> Tensor:
-    """(B, channels, H, W): normal noise on a grid of `knots` squared, interpolated bicubically."""
-    noise = torch.randn(batch, channels, knots, knots, generator=generator, device=generator.device)
-    down, across = (_interpolation(knots, length, generator.device) for length in size)
-    return down @ noise @ across.T
-
-
-@functools.lru_cache
-def _interpolation(knots: int, length: int, device: torch.device) -> Tensor:
-    """(length, knots) of bicubic weights; a product with them is faster than `interpolate`."""
-    rows = torch.eye(knots, device=device)[None, None]
-    matrix = F.interpolate(rows, (length, knots), mode="bicubic", align_corners=True)
-    return matrix[0, 0]
 
 
 def _uniform(images: Tensor, low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -202,7 +186,7 @@ def spatter(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(white, torch.maximum(images, blots), images * (1 - blots))
 
 
-DISTORTIONS: tuple[Distortion, ...] = (
+DAMAGES: tuple[Damage, ...] = (
     gaussian_noise,
     impulse_noise,
     blur,

@@ -1,16 +1,14 @@
-"""Trains the network that parts touching digits: `python -m model.modalities.digits.training.extents`.
+"""Trains the network that parts touching digits.
 
-It sees lines of strips as `model.modalities.digits.reading.segment` finds them, of which is known whose each pixel is.
+It sees lines of strips as `reading.marks` of this modality finds them. Whose each pixel is, is
+known.
 """
 
-import argparse
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,10 +19,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm, trange
 
-from model.data.labelled import LabelledImages
-from model.data.mnist import load_mnist
-from model.modalities.digits.reading.extents import DIGIT, NETWORK_FILE, scaled
-from model.modalities.digits.reading.segment import find_marks, line_coverage
+from model.data.labelled import Labelled
+from model.modalities.digits.reading.extents import DIGIT, scaled
+from model.modalities.digits.reading.marks import find_marks, line_coverage
 from model.modalities.digits.synthetic.strips import Strip, any_style, write
 
 CHANNELS = (24, 48, 72)  # fine, middle, coarse
@@ -63,7 +60,7 @@ class ExtentNet(nn.Module):
         )
 
     def forward(self, coverage: Tensor) -> tuple[Tensor, Tensor]:
-        """The same as `model.modalities.digits.reading.extents` in PyTorch; rows and columns in multiples of its STEP."""
+        """The same as `ExtentNetwork` in PyTorch; rows and columns in multiples of its STEP."""
         layers = self.layers
         fine = layers["fine_1"](layers["fine_0"](F.pixel_unshuffle(coverage, 2)))
         middle = layers["middle_1"](layers["middle_0"](F.max_pool2d(fine, 2)))
@@ -74,7 +71,7 @@ class ExtentNet(nn.Module):
         return F.pixel_shuffle(layers["reaches"](fine), 2), layers["names"](fine)
 
     def arrays(self) -> dict[str, NDArray[np.float16]]:
-        """What `model.modalities.digits.reading.extents` computes with: normalisation folded in, kernels flat."""
+        """What `ExtentNetwork` computes with: normalisation folded in, kernels flat."""
         result = {}
         for name, layer in self.layers.items():
             if isinstance(layer, nn.Sequential):
@@ -98,7 +95,20 @@ class Example:
     classes: NDArray[np.int64]  # (owners,)
 
 
-def examples(digits: LabelledImages, count: int, seed: int) -> list[Example]:
+def fit_extents(
+    digits: Labelled, strips: int, steps: int, seed: int
+) -> tuple[dict[str, NDArray[np.float16]], float]:
+    """Makes strips of training digits and trains the network on most of them.
+
+    Returns: its arrays, and the share of held-out ink whose extents are told within `CLOSE`.
+    """
+    made = examples(digits, strips, seed)
+    taught = [example for index, example in enumerate(made) if index % HELD_OUT]
+    net, close = train(taught, made[::HELD_OUT], steps, seed)
+    return net.arrays(), close
+
+
+def examples(digits: Labelled, count: int, seed: int) -> list[Example]:
     """Lines of `count` strips; the seed decides everything, the number of cores nothing."""
     random = np.random.default_rng(seed)
     counts = [min(CHUNK, count - start) for start in range(0, count, CHUNK)]
@@ -109,7 +119,7 @@ def examples(digits: LabelledImages, count: int, seed: int) -> list[Example]:
         return [example for part in made for example in part]
 
 
-def _make(digits: LabelledImages, count: int, seed: int) -> list[Example]:
+def _make(digits: Labelled, count: int, seed: int) -> list[Example]:
     random = np.random.default_rng(seed)
     lengths = random.integers(1, LONGEST + 1, count).tolist()
     strips = (write(digits, length, any_style(random), random) for length in lengths)
@@ -222,27 +232,3 @@ def _convolution(inputs: int, outputs: int) -> nn.Sequential:
 
 def _doubled(maps: Tensor) -> Tensor:
     return F.interpolate(maps, scale_factor=2)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m model.modalities.digits.training.extents", description=__doc__
-    )
-    parser.add_argument("--data", type=Path, help="folder of MNIST's IDX files; else downloaded")
-    parser.add_argument("--strips", type=int, default=12000)
-    parser.add_argument("--steps", type=int, default=8500)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(argv)
-    made = examples(load_mnist(options.data).train, options.strips, options.seed)
-    held_out = made[::HELD_OUT]
-    taught = [example for index, example in enumerate(made) if index % HELD_OUT]
-    net, close = train(taught, held_out, options.steps, options.seed)
-    # NumPy's stub takes the names for its flag.
-    np.savez(NETWORK_FILE, **net.arrays())  # type: ignore[arg-type]
-    print(f"{close:.1%} of held-out ink within {CLOSE} of a height -> {NETWORK_FILE}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

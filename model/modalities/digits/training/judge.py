@@ -1,42 +1,29 @@
-"""Fits what tells the right way through a line's pieces: `python -m model.modalities.digits.training.judge`.
+"""Fits what tells the right way through a line's pieces.
 
-Strips of training digits are cut by `model.modalities.digits.reading.segment`; which of the candidates are whole digits is
-known of strips. A network of one small hidden layer learns to score them so that the right way is
-more probable than all others together: a conditional random field over segments (Sarawagi and
-Cohen, NIPS 2004).
+Strips of training digits are cut into candidates; which of them are whole digits is known. A
+network of one small hidden layer learns to score them so that the right way is more probable than
+all others together: a conditional random field over segments (Sarawagi and Cohen, NIPS 2004).
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import trange
 
-from model.checkpoint.folder import read_checkpoint
-from model.data.mnist import load_mnist
-from model.modalities.digits.reading.segment import (
-    JUDGE_FILE,
-    Judge,
-    Segmentation,
-    cheapest,
-    costs,
-    evidence,
-    find_marks,
-    segment,
-)
+from model.evaluation.suite import Subject
+from model.modalities.digits.reading.extents import ExtentNetwork
+from model.modalities.digits.reading.judge import Judge, cheapest, evidence
+from model.modalities.digits.reading.marks import find_marks
+from model.modalities.digits.reading.segment import Segmentation, segment
 from model.modalities.digits.synthetic.strips import training_strip
 from model.modalities.digits.training.strip_labels import digits_held
 
 HIDDEN = 24
-BATCH_SIZE = 256
 STEPS, LEARNING_RATE, WEIGHT_DECAY = 600, 1e-2, 1e-2
 WHOLENESS = 0.2  # weight of telling whole digits from others, beside telling the right way
 MOST_SKIPPED = 10.0  # of a way that is right
@@ -44,6 +31,7 @@ HELD_OUT = 10  # one lesson of so many
 IMPOSSIBLE = -1e4
 
 Features = NDArray[np.float64]  # (candidates, features)
+Arrays = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -91,64 +79,45 @@ def lesson(found: Segmentation, held: NDArray[np.int64], features: Features) -> 
     return Lesson(features.astype(np.float32), held > 0, spans, skips, way, cost)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m model.modalities.digits.training.judge", description=__doc__
-    )
-    parser.add_argument("--checkpoint", type=Path, default=Path("weights/perceiver-mnist"))
-    parser.add_argument("--data", type=Path, help="folder of MNIST's IDX files; else downloaded")
-    parser.add_argument("--strips", type=int, default=3000)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(argv)
-    checkpoint = read_checkpoint(options.checkpoint)
-    card = checkpoint.card
-    digits = load_mnist(options.data).train
-    random = np.random.default_rng(options.seed)
-    strips, findings = [], []
-    for index in trange(options.strips, mininterval=5):
+def fit_judge(
+    subject: Subject, network: ExtentNetwork, strips: int, seed: int
+) -> tuple[Arrays, float]:
+    """Makes strips of training digits, has the model read them, and fits the judge to most of them.
+
+    Returns: its arrays, and the share of held-out lines that it parts right.
+    """
+    spec, digits = subject.card.input, subject.dataset.train
+    random = np.random.default_rng(seed)
+    made, findings = [], []
+    for index in trange(strips, mininterval=5):
         strip = training_strip(digits, index, random)
-        found = segment(find_marks(strip.picture, strip.picture.size), card.preprocessing)
+        found = segment(find_marks(strip.picture, strip.picture.size), spec, network)
         if found.candidates:
-            strips.append(strip)
+            made.append(strip)
             findings.append(found)
     candidates = [candidate for found in findings for candidate in found.candidates]
-    logits, novelty = _read(checkpoint.onnx, np.stack([c.pixels for c in candidates]))
-    probabilities = card.calibration.probabilities(logits)
+    logits, novelty = subject.predict(np.stack([c.pixels for c in candidates]))
+    probabilities = subject.card.calibration.probabilities(logits)
     features = evidence(candidates, probabilities, novelty)
     ends = np.cumsum([len(found.candidates) for found in findings])
     lessons = [
         lesson(found, digits_held(found, strip), part)
-        for strip, found, part in zip(strips, findings, np.split(features, ends[:-1]), strict=True)
+        for strip, found, part in zip(made, findings, np.split(features, ends[:-1]), strict=True)
     ]
     kept = [known for known in lessons if known is not None]
     held_out = len(kept) // HELD_OUT
-    fitted = fit(kept[held_out:], options.seed)
-    right = np.mean([way_taken(known, fitted) == known.way for known in kept[:held_out]])
-    # NumPy's stub takes the names for its flag.
-    np.savez(JUDGE_FILE, **fitted)  # type: ignore[arg-type]
-    print(f"{right:.1%} of {held_out} held-out lines parted right -> {JUDGE_FILE}")
-    return 0
-
-
-def _read(onnx: bytes, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
-    """Logits and novelty of images (N, C, H, W)."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # its threads wait for each other by spinning
-    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    parts = [
-        session.run(["logits", "novelty"], {"images": images[start : start + BATCH_SIZE]})
-        for start in range(0, len(images), BATCH_SIZE)
-    ]
-    return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+    fitted = fit(kept[held_out:], seed)
+    judge = Judge(fitted)
+    right = [way_taken(known, judge) == known.way for known in kept[:held_out]]
+    return fitted, float(np.mean(right))
 
 
 def way_taken(known: Lesson, judge: Judge) -> list[int]:
     """The cheapest way through a line, by its candidates' indices."""
-    return cheapest(known.spans, known.skips, costs(known.features, judge))
+    return cheapest(known.spans, known.skips, judge.costs_of(known.features))
 
 
-def fit(lessons: Sequence[Lesson], seed: int) -> Judge:
+def fit(lessons: Sequence[Lesson], seed: int) -> Arrays:
     """The network's arrays."""
     torch.manual_seed(seed)
     inputs = torch.tensor(np.concatenate([known.features for known in lessons]))
@@ -216,7 +185,3 @@ class Ways:
         every = torch.stack(reached, dim=1)[torch.arange(number), self.stops]
         right = torch.zeros(number).index_add(0, self.owners, scores[self.own]) - self.skipped
         return (every - right).mean()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What is known of a strip: which digit each candidate of `model.modalities.digits.reading.segment` holds."""
+"""What is known of a strip: which of its digits each candidate holds."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,19 +1,12 @@
-"""Distortions of training images: each does its damage, in range, and the seed decides it."""
+"""Damage to training images: each kind does its own, in range, and the seed decides it."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from model.checkpoint.config import AugmentConfig
 from model.modalities.digits.training.augment import augment, change_stroke_width
-from model.modalities.digits.training.damage import (
-    DISTORTIONS,
-    Distortion,
-    dilate,
-    distort,
-    erode,
-    smooth_noise,
-)
+from model.modalities.digits.training.damage import DAMAGES, Damage, damage, dilate, erode
+from model.modalities.digits.training.options import AugmentRanges
 from tests.digits import load_digits
 
 
@@ -27,38 +20,38 @@ def images() -> Tensor:
     return torch.tensor(load_digits()[0][:90])[:, None].float() / 255
 
 
-@pytest.mark.parametrize("kind", DISTORTIONS, ids=lambda kind: kind.__name__)
-def test_each_changes_its_images_and_leaves_the_digit(kind: Distortion, images: Tensor):
-    distorted = kind(images, seeded(1))
-    assert distorted.shape == images.shape
-    assert torch.isfinite(distorted).all()
-    assert torch.equal(distorted, kind(images, seeded(1)))
-    changes = (distorted - images).abs().mean((1, 2, 3))
+@pytest.mark.parametrize("kind", DAMAGES, ids=lambda kind: kind.__name__)
+def test_each_changes_its_images_and_leaves_the_digit(kind: Damage, images: Tensor):
+    damaged = kind(images, seeded(1))
+    assert damaged.shape == images.shape
+    assert torch.isfinite(damaged).all()
+    assert torch.equal(damaged, kind(images, seeded(1)))
+    changes = (damaged - images).abs().mean((1, 2, 3))
     assert (changes > 1e-3).float().mean() > 0.7
     assert len(changes.unique()) > 80  # a strength of its own for each image
     # What is left has more in common with the digit it was than with another one.
-    flat, clean = distorted.flatten(1), images.flatten(1)
+    flat, clean = damaged.flatten(1), images.flatten(1)
     own = torch.cosine_similarity(flat, clean).mean()
     other = torch.cosine_similarity(flat, clean.roll(1, 0)).mean()
     assert own > other + 0.15
 
 
-def test_share_is_distorted_and_no_more(images: Tensor):
-    distorted = distort(images, 0.5, seeded())
-    same = (distorted == images).flatten(1).all(1)
+def test_share_is_damaged_and_no_more(images: Tensor):
+    damaged = damage(images, 0.5, seeded())
+    same = (damaged == images).flatten(1).all(1)
     assert same[45:].all()
     assert same[:45].sum() < 10
-    assert 0 <= distorted.min() <= distorted.max() <= 1
-    assert torch.equal(distort(images, 0.0, seeded()), images)
+    assert 0 <= damaged.min() <= damaged.max() <= 1
+    assert torch.equal(damage(images, 0.0, seeded()), images)
 
 
 def test_augmented_batch_stays_in_range_and_follows_its_seed(images: Tensor):
-    config = AugmentConfig()
-    augmented = augment(images * 255, config, seeded(5))
+    ranges = AugmentRanges()
+    augmented = augment(images * 255, ranges, seeded(5))
     assert augmented.shape == images.shape
     assert 0 <= augmented.min() < augmented.max() <= 255
-    assert torch.equal(augmented, augment(images * 255, config, seeded(5)))
-    assert not torch.equal(augmented, augment(images * 255, config, seeded(6)))
+    assert torch.equal(augmented, augment(images * 255, ranges, seeded(5)))
+    assert not torch.equal(augmented, augment(images * 255, ranges, seeded(6)))
 
 
 def test_dilation_and_erosion_are_pooling(images: Tensor):
@@ -72,9 +65,3 @@ def test_stroke_width_goes_both_ways(images: Tensor):
     assert ink.min() < 0.6
     assert ink.max() > 1.5
     assert torch.equal(change_stroke_width(images, 0.0, seeded()), images)
-
-
-def test_smooth_noise_is_bicubic_interpolation():
-    noise = torch.randn(3, 2, 6, 6, generator=seeded(4))
-    expected = torch.nn.functional.interpolate(noise, (28, 20), mode="bicubic", align_corners=True)
-    torch.testing.assert_close(smooth_noise(3, 2, (28, 20), 6, seeded(4)), expected)

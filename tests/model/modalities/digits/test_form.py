@@ -8,13 +8,12 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw, ImageOps
 
-from model.checkpoint.config import Preprocessing
 from model.data.mnist import load_mnist
 from model.modalities.digits.form import centre, is_centred_digit, prepare, to_grey
+from model.modalities.digits.modality import SPEC
 from model.modalities.digits.synthetic import unlike as outliers
 from tests.digits import load_digits
 
-SPEC = Preprocessing()
 IMAGES, _ = load_digits()
 
 
@@ -35,7 +34,7 @@ def test_mnist_passes_bit_for_bit_and_so_does_its_negative():
 def test_all_of_mnist_passes_bit_for_bit(mnist_folder: Path):
     mnist = load_mnist(mnist_folder)
     for part in (mnist.train, mnist.test):
-        for image in part.images:
+        for image in part.inputs[:, 0]:
             assert np.array_equal(prepare(Image.fromarray(image), SPEC)[0], image)
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from model.checkpoint.config import Preprocessing
-from model.data.labelled import LabelledImages
+from model.data.labelled import Labelled
+from model.modalities.digits.modality import SPEC
 from model.modalities.digits.robustness import Accuracy, accuracies, prepare_all, table
 from model.modalities.digits.synthetic.mnist_c import CORRUPTIONS, corrupt
 from tests.digits import load_digits
@@ -125,7 +125,7 @@ def test_other_sizes_and_names_are_refused():
 
 
 def test_accuracies_are_counted_on_both_ways_in():
-    data = LabelledImages(DIGITS[:50], LABELS[:50])
+    data = Labelled(DIGITS[:50, None], LABELS[:50])
     seen = []
 
     def knows_all(images: np.ndarray) -> np.ndarray:
@@ -136,14 +136,14 @@ def test_accuracies_are_counted_on_both_ways_in():
         return np.full(len(images), 7)
 
     readers = {"oracle": knows_all, "stubborn": says_seven}
-    measured = dict(accuracies(readers, data, Preprocessing()))
+    measured = dict(accuracies(readers, data, SPEC))
     assert list(measured) == list(CORRUPTIONS)
     share = float((data.labels == 7).mean())
     for row in measured.values():
         assert row["oracle"] == Accuracy(1.0, 1.0)
         assert row["stubborn"] == Accuracy(share, share)
-    raw = corrupt(data.images, "shot_noise")
-    np.testing.assert_array_equal(seen[1], raw)
-    np.testing.assert_array_equal(seen[0], prepare_all(raw, Preprocessing()))
+    raw = corrupt(data.inputs[:, 0], "shot_noise")
+    np.testing.assert_array_equal(seen[1], raw[:, None])
+    np.testing.assert_array_equal(seen[0], prepare_all(raw, SPEC))
     lines = table(measured).splitlines()
     assert lines[-2].split() == ["mean", "100.00%", "100.00%", f"{share:.2%}", f"{share:.2%}"]

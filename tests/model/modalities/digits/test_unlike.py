@@ -8,17 +8,19 @@ from PIL import Image
 from scipy.stats import mannwhitneyu
 
 from app.inference.engines import create_engine
-from model.checkpoint.config import AugmentConfig, Preprocessing
 from model.checkpoint.folder import Checkpoint
-from model.data.labelled import LabelledImages
+from model.data.labelled import Labelled
 from model.modalities.digits.form import prepare
-from model.modalities.digits.synthetic import unlike as outliers
-from model.modalities.digits.synthetic import unlike_held_out as nondigits
+from model.modalities.digits.modality import SPEC
+from model.modalities.digits.synthetic import unlike, unlike_held_out
+from model.modalities.digits.training import TRAINING
+from model.modalities.digits.training.options import DigitOptions
 from model.training.novelty import FALSE_ALARMS, fit_novelty
 from tests.conftest import encode
 from tests.digits import load_digits
 
 IMAGES, LABELS = load_digits()
+DIGITS = Labelled(IMAGES[:, None], LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +33,14 @@ def test_digits_are_recognized(digits_novelty: np.ndarray):
     assert (digits_novelty > 0.5).mean() <= 0.03, "the threshold is meant for 1 %"
 
 
-@pytest.mark.parametrize("kind", nondigits.KINDS)
+@pytest.mark.parametrize("kind", unlike_held_out.KINDS)
 def test_other_pictures_are_not(
-    kind: outliers.Kind, checkpoint: Checkpoint, digits_novelty: np.ndarray
+    kind: unlike.Kind, checkpoint: Checkpoint, digits_novelty: np.ndarray
 ):
     engine = create_engine(checkpoint, "onnxruntime", "cpu", threads=2)
-    spec = checkpoint.card.preprocessing
-    digits = nondigits.material(kind, LabelledImages(IMAGES, LABELS))
-    pictures = outliers.draw(kind, 60, digits, seed=1)
+    spec = checkpoint.card.input
+    digits = unlike_held_out.material(kind, DIGITS)
+    pictures = unlike.draw(kind, 60, digits, seed=1)
     novelty = engine.compute(np.stack([prepare(picture, spec) for picture in pictures])).novelty
     auroc = mannwhitneyu(novelty, digits_novelty).statistic / (len(novelty) * len(digits_novelty))
     assert auroc >= 0.95
@@ -58,34 +60,35 @@ def test_the_answer_says_so(client: httpx.Client):
 
 
 def test_the_threshold_is_what_validation_digits_seldom_pass():
-    def summaries(images: np.ndarray) -> np.ndarray:
-        """Rows and columns summed: enough to tell a digit from a drawn outlier now and then."""
-        scaled = images.astype(np.float32) / 255
+    def summaries(inputs: np.ndarray) -> np.ndarray:
+        """Rows and columns summed: enough to tell a digit from another picture now and then."""
+        scaled = inputs[:, 0].astype(np.float32) / 255
         return np.stack([scaled.sum(axis=1), scaled.sum(axis=2)], axis=1)
 
-    arguments = (summaries, IMAGES[:600], IMAGES[600:], Preprocessing(), AugmentConfig())
-    head, again = (fit_novelty(*arguments, outliers=10, seed=3) for _ in range(2))
+    known, validation = DIGITS.take(np.arange(600)), DIGITS.inputs[600:]
+    options = DigitOptions(outliers=10)
+    samples = TRAINING.unlike(known, SPEC, options, 3)
+    assert len(samples.known) == 120
+
+    def augmentation(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return TRAINING.augment(batch, options, generator)
+
+    head, again = (fit_novelty(summaries, samples, validation, augmentation, 3) for _ in range(2))
+    others = TRAINING.unlike(known, SPEC, options, 4).unlike
     with torch.inference_mode():
-        novelty = head(torch.tensor(summaries(IMAGES[600:])))
-        drawn = np.stack(
-            [
-                prepare(picture, Preprocessing())[0]
-                for kind in outliers.TRAINING_KINDS
-                for picture in outliers.draw(kind, 10, IMAGES, seed=4)
-            ]
-        )
-        of_outliers = head(torch.tensor(summaries(drawn)))
+        novelty = head(torch.tensor(summaries(validation)))
+        of_others = head(torch.tensor(summaries(others)))
     assert (novelty > 0.5).float().mean() == pytest.approx(FALSE_ALARMS, abs=0.0026)
-    assert of_outliers.mean() > novelty.mean()
+    assert of_others.mean() > novelty.mean()
     for name, array in head.state_dict().items():
         assert torch.equal(array, again.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(
-    "kind", [*outliers.TRAINING_KINDS, *outliers.DIGIT_KINDS, *nondigits.KINDS]
+    "kind", [*unlike.TRAINING_KINDS, *unlike.DIGIT_KINDS, *unlike_held_out.KINDS]
 )
-def test_drawing_is_repeatable(kind: outliers.Kind):
-    first, second = (outliers.draw(kind, 2, IMAGES, seed=5) for _ in range(2))
+def test_drawing_is_repeatable(kind: unlike.Kind):
+    first, second = (unlike.draw(kind, 2, IMAGES, seed=5) for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     assert not np.array_equal(*first)
     assert min(first[0].size) >= 16

@@ -146,12 +146,12 @@ def our_engine() -> Infer:
     """What the service runs: the exported graph in ONNX Runtime, from pixels."""
     import onnxruntime
 
-    from model.checkpoint.config import Preprocessing
+    from model.modalities.digits.modality import SPEC
     from model.network.perceiver import Perceiver
     from model.network.recognizer import NoveltyHead, PixelClassifier, Recognizer
     from model.training.export import export_onnx
 
-    classifier = PixelClassifier(Perceiver(), Preprocessing())
+    classifier = PixelClassifier(Perceiver(), SPEC)
     graph = export_onnx(Recognizer(classifier, NoveltyHead(6, 64)).eval())
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import subprocess
 import tempfile
 import time
@@ -13,12 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.machine import ROOT
+from bench.tools.machine import ROOT
 
 SCRIPT = Path(__file__).parent / "post.lua"
 SAMPLE = ROOT / "app/samples/7.png"
 BOUNDARY = "c46f9d9e6b2d4f0f"
 MOST_CONNECTIONS = 512
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "bench/results"
 WEIGHTS = ROOT / "weights/perceiver-mnist"
 PACKAGES = ("torch", "onnxruntime", "numpy", "uvicorn", "uvloop", "httptools", "fastapi", "pillow")
 

@@ -1,0 +1,112 @@
+"""One request and its answer, between the server and what answers."""
+
+import time
+
+from starlette.types import Message, Receive, Scope, Send
+
+from app.gate.bodies import UploadRoom
+from app.gate.identity import identify
+from app.gate.security import NOSNIFF, lacks_policy, page_headers
+from app.telemetry.metrics import Metrics
+from app.telemetry.requests import server_timing, tell
+
+NO_ROUTE = "other"  # the label of a path that no route answers: an asset, or nothing
+
+
+class Exchange:
+    """Counts the bytes that come in, adds headers to the answer that goes out, and tells of both.
+
+    Attributes:
+        identity: what the request is called.
+        trace: its place in a trace, if it has one.
+        status: of the answer, 0 until it begins.
+        complete: whether all of the answer is out.
+    """
+
+    __slots__ = (
+        "_held",
+        "_receive",
+        "_room",
+        "_scope",
+        "_send",
+        "_started",
+        "_state",
+        "_uploaded",
+        "complete",
+        "identity",
+        "status",
+        "trace",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, room: UploadRoom) -> None:
+        self._started = time.perf_counter()
+        self._scope = scope
+        self._state = scope.setdefault("state", {})
+        self._receive = receive
+        self._send = send
+        self._room = room
+        self._uploaded = 0
+        self._held: Message | None = None  # a page's start, until its content tells its scripts
+        self.identity = identify(scope["headers"])
+        caller = self.identity.caller
+        self.trace = caller.child() if caller else None
+        self.status = 0
+        self.complete = False
+
+    async def receive(self) -> Message:
+        """Takes room for the body as it comes.
+
+        Raises:
+            RequestError: the uploads under way take all room.
+        """
+        message = await self._receive()
+        size = len(message.get("body", b""))
+        if size:
+            self._uploaded += size
+            self._room.take(size, self._uploaded)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Sends a part of the answer; its start with the headers that every answer has."""
+        if message["type"] == "http.response.start":
+            headers = message["headers"] = [*message["headers"], *self._headers()]
+            if lacks_policy(headers):
+                self._held = message
+                return
+            self.status = message["status"]
+        else:
+            if self._held is not None:
+                start, self._held = self._held, None
+                start["headers"] += page_headers(message.get("body", b""))
+                self.status = start["status"]
+                await self._send(start)
+            self.complete = not message.get("more_body", False)
+        await self._send(message)
+
+    def end(self, metrics: Metrics) -> dict[str, str | float]:
+        """Frees the body's room, counts the request and logs it; the fields of its line."""
+        self._room.free(self._uploaded)
+        scope, state = self._scope, self._state
+        return tell(
+            metrics,
+            request_id=self.identity.request_id,
+            method=scope["method"],
+            route=getattr(scope.get("route"), "path", "") or NO_ROUTE,
+            path=scope["path"],
+            status=self.status,
+            seconds=time.perf_counter() - self._started,
+            reason=state.get("reason"),
+            timing=state.get("timing"),
+            trace=self.trace,
+        )
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        total = time.perf_counter() - self._started
+        headers = [
+            NOSNIFF,
+            (b"x-request-id", self.identity.request_id.encode()),
+            (b"server-timing", server_timing(self._state.get("timing"), total).encode()),
+        ]
+        if self.trace is not None:
+            headers.append((b"traceresponse", self.trace.header().encode()))
+        return headers

@@ -1,0 +1,153 @@
+"""Files in multipart forms."""
+
+from dataclasses import dataclass
+
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+from starlette.requests import Request
+
+from app.gate.bodies import content_type, read_body, read_chunks, unsupported
+from app.settings import Settings
+from app.wire.problems import (
+    MALFORMED_FORM,
+    TOO_MANY_BYTES,
+    TOO_MANY_FILES,
+    WRONG_FIELD,
+    RequestError,
+)
+
+FORM = "multipart/form-data"
+FIELD = "file"  # of a form of one image
+# Room in a form's body for boundaries and part headers.
+FORM_OVERHEAD = 64 * 1024
+
+
+@dataclass(frozen=True)
+class FormLimits:
+    """Bounds on a form.
+
+    Attributes:
+        field: name that each part must have.
+        files: parts, at most.
+        file_bytes: of one part, at most.
+        body_bytes: of the whole body, at most.
+        stall_s: seconds between two chunks, at most.
+    """
+
+    field: str
+    files: int
+    file_bytes: int
+    body_bytes: int
+    stall_s: float
+
+
+async def read_image(request: Request, settings: Settings) -> bytes:
+    """One image: the form's field `file`, or the body itself.
+
+    Raises:
+        RequestError: too large, malformed, of another type, stalled, or its sender hung up.
+    """
+    kind = content_type(request)
+    if kind.startswith("image/"):
+        return await read_body(request, settings.max_bytes, settings.request_timeout_s)
+    if kind != FORM:
+        raise unsupported(kind, f"{FORM} or an image/* type")
+    limits = FormLimits(
+        field=FIELD,
+        files=1,
+        file_bytes=settings.max_bytes,
+        body_bytes=settings.max_bytes + FORM_OVERHEAD,
+        stall_s=settings.request_timeout_s,
+    )
+    (image,) = await read_form(request, limits)
+    if isinstance(image, RequestError):
+        raise image
+    return image
+
+
+async def read_form(request: Request, limits: FormLimits) -> list[bytes | RequestError]:
+    """The parts of a multipart form, at least one.
+
+    Returns: in the place of a part that is too large, the error that says so.
+
+    Raises:
+        RequestError: malformed, too large as a whole, stalled, with too many or other parts than
+            asked for, or its sender hung up.
+    """
+    form = Form(request.headers["content-type"], limits)
+    await read_chunks(request, limits.body_bytes, limits.stall_s, form.write)
+    return form.end()
+
+
+class Form:
+    """A form that is being read: collects its files, and refuses what does not belong.
+
+    Raises:
+        RequestError: from each method, where the form is malformed or over its limits.
+    """
+
+    def __init__(self, content_type: str, limits: FormLimits) -> None:
+        boundary = parse_options_header(content_type)[1].get("boundary")
+        if not boundary:
+            raise RequestError(MALFORMED_FORM, "the content type names no boundary")
+        try:
+            # Latin-1 has a character for each byte, so that no file's name is malformed.
+            self._parser = PushMultipartParser(boundary, header_charset="latin-1")
+        except MultipartError as error:
+            raise _malformed(error) from None
+        self._limits = limits
+        self._files: list[bytes | RequestError] = []
+        self._part = bytearray()
+        self._part_bytes = 0  # that came; no more are kept than a file may have
+
+    def write(self, chunk: bytes) -> None:
+        """Reads more of the body; not empty."""
+        try:
+            for event in self._parser.parse(chunk):
+                if isinstance(event, MultipartSegment):
+                    self._begin_part(event.name or "")
+                elif event is not None:
+                    self._part_bytes += len(event)
+                    if self._part_bytes <= self._limits.file_bytes:
+                        self._part += event
+                else:
+                    self._end_part()
+        except MultipartError as error:
+            raise _malformed(error) from None
+
+    def end(self) -> list[bytes | RequestError]:
+        """The files, once all of the body is written."""
+        try:
+            self._parser.close()
+        except MultipartError:
+            raise RequestError(
+                MALFORMED_FORM, "the form ends before its closing boundary"
+            ) from None
+        if not self._files:
+            raise RequestError(
+                WRONG_FIELD, f"the form is empty; send the field {self._limits.field!r}"
+            )
+        return self._files
+
+    def _begin_part(self, name: str) -> None:
+        wanted = self._limits.field
+        if not name:
+            raise RequestError(MALFORMED_FORM, f"a part has no name; send the field {wanted!r}")
+        if name != wanted:
+            name = name.encode("latin-1").decode(errors="replace")
+            raise RequestError(WRONG_FIELD, f"there is a field {name!r}; send only {wanted!r}")
+        if len(self._files) == self._limits.files:
+            raise RequestError(
+                TOO_MANY_FILES, f"more than {self._limits.files} file(s) in the field {wanted!r}"
+            )
+        self._part, self._part_bytes = bytearray(), 0
+
+    def _end_part(self) -> None:
+        if self._part_bytes > self._limits.file_bytes:
+            detail = f"the file has more than {self._limits.file_bytes:,} bytes"
+            self._files.append(RequestError(TOO_MANY_BYTES, detail))
+        else:
+            self._files.append(bytes(self._part))
+
+
+def _malformed(error: MultipartError) -> RequestError:
+    return RequestError(MALFORMED_FORM, f"the form can't be parsed: {error}")

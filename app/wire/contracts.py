@@ -1,0 +1,310 @@
+"""What each call takes and answers, in one table; `app.wire.openapi` makes the document of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.inference.explainer import MAX_WAITING
+from app.wire import answers, open_inference, problems
+from app.wire.problems import Kind
+from app.wire.tensors import JSON_LENGTH
+
+_FORM = "multipart/form-data"
+_BINARY = {"type": "string", "format": "binary"}
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What one call takes and answers.
+
+    Attributes:
+        tag: the heading in /docs that it stands under.
+        summary: the call in a few words.
+        answer: what a good answer holds, in a few words.
+        model: of a good answer in JSON, None where there is none in JSON.
+        problems: that it may answer with.
+        examples: of a problem's detail, where it is not the one that the kind has.
+        body: of the request, as OpenAPI has it.
+        content: media type -> a good answer that is not JSON, as OpenAPI has it.
+        headers: of a good answer, besides those of all.
+    """
+
+    tag: str
+    summary: str
+    answer: str
+    model: type[BaseModel] | None = None
+    problems: Sequence[Kind] = ()
+    examples: Mapping[Kind, str] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+    content: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+
+_BODY_PROBLEMS = (
+    problems.EMPTY_BODY,
+    problems.UPLOAD_STALLED,
+    problems.TOO_MANY_FILES,
+    problems.TOO_MANY_BYTES,
+    problems.INTERNAL,
+    problems.QUEUE_FULL,
+    problems.NOT_READY,
+    problems.DEADLINE_EXCEEDED,
+)
+_FORM_PROBLEMS = (
+    *_BODY_PROBLEMS,
+    problems.MALFORMED_FORM,
+    problems.WRONG_FIELD,
+    problems.UNSUPPORTED_CONTENT_TYPE,
+)
+_PICTURE_PROBLEMS = (
+    problems.EMPTY_IMAGE,
+    problems.TOO_MANY_PIXELS,
+    problems.UNSUPPORTED_IMAGE,
+    problems.UNREADABLE_IMAGE,
+)
+_IMAGE_PROBLEMS = (*_FORM_PROBLEMS, *_PICTURE_PROBLEMS)
+_MODEL_PROBLEMS = (problems.MODEL_NOT_FOUND, problems.NOT_READY)
+_NOT_LOADED = {problems.NOT_READY: "the model is not loaded"}
+
+_IMAGE = {
+    "required": True,
+    "description": "The image in the form field `file`, or as the body itself.",
+    "content": {
+        _FORM: {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {"file": _BINARY},
+                "additionalProperties": False,
+            },
+            "example": {"file": "7.png"},
+        },
+        "image/*": {"schema": _BINARY, "example": "the bytes of 7.png"},
+    },
+}
+_IMAGES = {
+    "required": True,
+    "content": {
+        _FORM: {
+            "schema": {
+                "type": "object",
+                "required": ["files"],
+                "properties": {"files": {"type": "array", "items": _BINARY, "minItems": 1}},
+                "additionalProperties": False,
+            },
+            "example": {"files": ["7.png", "2.png"]},
+        }
+    },
+}
+_TENSORS = {
+    "required": True,
+    "description": "One input: `image`, or `picture`, whose elements are base64 text in JSON. "
+    f"With the header {JSON_LENGTH} the body is JSON of so many bytes, then the tensors of "
+    "the inputs with `parameters.binary_data_size`. It may be compressed by gzip or deflate.",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["inputs"],
+                "properties": {
+                    "id": {"type": "string"},
+                    "parameters": {"type": "object"},
+                    "inputs": {
+                        "type": "array",
+                        "minItems": 1,
+                        "maxItems": 1,
+                        "items": {"$ref": "#/components/schemas/InferData"},
+                    },
+                    "outputs": {
+                        "type": "array",
+                        "items": {"type": "object", "required": ["name"]},
+                    },
+                },
+            },
+            "example": {
+                "inputs": [
+                    {"name": "picture", "shape": [1], "datatype": "BYTES", "data": ["R0lGODdh"]}
+                ]
+            },
+        }
+    },
+}
+_FIGURES = """\
+# HELP perceiver_predictions_total Answers, by label.
+# TYPE perceiver_predictions_total counter
+perceiver_predictions_total{label="7"} 1.0
+"""
+
+
+def _text(example: str) -> dict[str, Any]:
+    return {"text/plain": {"schema": {"type": "string"}, "example": example}}
+
+
+_READY = Contract(
+    tag="health",
+    summary="Can it answer now?",
+    answer="All is well",
+    model=answers.HealthAnswer,
+    problems=(problems.NOT_READY,),
+)
+_PROTOCOL = "open inference protocol"
+_MODEL = Contract(
+    tag=_PROTOCOL,
+    summary="What the model takes and gives",
+    answer="Its tensors",
+    model=open_inference.InferModel,
+    problems=_MODEL_PROBLEMS,
+    examples=_NOT_LOADED,
+)
+_MODEL_READY = Contract(
+    tag=_PROTOCOL,
+    summary="Can the model answer now?",
+    answer="It can",
+    model=open_inference.InferModelReady,
+    problems=_MODEL_PROBLEMS,
+)
+_INFER = Contract(
+    tag=_PROTOCOL,
+    summary="Read digits",
+    answer="The outputs asked for, else all. As application/octet-stream where one is wanted in "
+    f"binary form: JSON of as many bytes as {JSON_LENGTH} says, then the tensors.",
+    model=open_inference.InferAnswer,
+    problems=(
+        *_BODY_PROBLEMS,
+        *_PICTURE_PROBLEMS,
+        problems.MALFORMED_INFERENCE,
+        problems.MODEL_NOT_FOUND,
+        problems.UNSUPPORTED_ENCODING,
+    ),
+    examples={
+        problems.TOO_MANY_FILES: "input 'image' has 65 images; send 64 at a time, at most",
+        problems.TOO_MANY_BYTES: "the body has more than 67,108,864 bytes",
+        **{kind: f"picture 0: {kind.example}" for kind in _PICTURE_PROBLEMS},
+    },
+    body=_TENSORS,
+)
+
+CONTRACTS: Mapping[str, Contract] = {
+    "/predict": Contract(
+        tag="predict",
+        summary="Read one digit",
+        answer="What the model reads",
+        model=answers.PredictAnswer,
+        problems=_IMAGE_PROBLEMS,
+        body=_IMAGE,
+    ),
+    "/predict/batch": Contract(
+        tag="predict",
+        summary="Read several digits",
+        answer="What the model reads in each image, or why it can't",
+        model=answers.BatchAnswer,
+        problems=_FORM_PROBLEMS,
+        examples={
+            problems.WRONG_FIELD: "there is a field 'file'; send only 'files'",
+            problems.TOO_MANY_FILES: "more than 64 file(s) in the field 'files'",
+            problems.TOO_MANY_BYTES: "the body has more than 67,108,864 bytes",
+        },
+        body=_IMAGES,
+    ),
+    "/explain": Contract(
+        tag="predict",
+        summary="Read one digit and tell why",
+        answer="What the model reads, what it saw, where it looked and what counted: "
+        "as JSON, or with `Accept: image/png` as a picture",
+        model=answers.ExplainAnswer,
+        problems=(*_IMAGE_PROBLEMS, problems.NO_EXPLANATIONS),
+        examples={problems.QUEUE_FULL: f"{MAX_WAITING} images are waiting, as many as may"},
+        body=_IMAGE,
+        content={"image/png": {"schema": _BINARY, "example": "the bytes of a PNG"}},
+        headers={"Vary": {"description": "Accept", "required": True, "schema": {"type": "string"}}},
+    ),
+    "/read": Contract(
+        tag="predict",
+        summary="Read a number of several digits",
+        answer="What the picture says",
+        model=answers.ReadAnswer,
+        problems=(*_IMAGE_PROBLEMS, problems.NO_PARTS, problems.TOO_MANY_MARKS),
+        body=_IMAGE,
+    ),
+    "/health/live": replace(
+        _READY, summary="Is the process alive?", problems=(problems.ENGINE_STUCK,)
+    ),
+    "/health/ready": _READY,
+    "/health": replace(_READY, summary="As /health/ready"),
+    "/metadata": Contract(
+        tag="metadata",
+        summary="The model and what serves it",
+        answer="The model's card and the service's limits",
+        model=answers.MetadataAnswer,
+        problems=(problems.NOT_READY,),
+        examples=_NOT_LOADED,
+    ),
+    "/problems/{slug}": Contract(
+        tag="metadata",
+        summary="What a problem's type means",
+        answer="In plain words",
+        problems=(problems.NOT_FOUND,),
+        content=_text(problems.QUEUE_FULL.explanation),
+    ),
+    "/metrics": Contract(
+        tag="metrics",
+        summary="Figures for Prometheus",
+        answer="In Prometheus' text format, or as OpenMetrics where that is accepted",
+        content=_text(_FIGURES),
+    ),
+    "/admin/reload": Contract(
+        tag="admin",
+        summary="Serve what the checkpoint folder holds now",
+        answer="What serves from now on",
+        model=answers.ReloadAnswer,
+        problems=(
+            problems.UNAUTHORIZED,
+            problems.RELOAD_NEEDS_KEYS,
+            problems.RELOAD_FAILED,
+            problems.NOT_READY,
+        ),
+        examples=_NOT_LOADED,
+    ),
+    "/v2": Contract(
+        tag=_PROTOCOL,
+        summary="What serves",
+        answer="Name, version and extensions of the server",
+        model=open_inference.InferServer,
+    ),
+    "/v2/health/live": Contract(
+        tag=_PROTOCOL,
+        summary="Is the process alive?",
+        answer="It is",
+        model=open_inference.InferLive,
+        problems=(problems.ENGINE_STUCK,),
+    ),
+    "/v2/health/ready": Contract(
+        tag=_PROTOCOL,
+        summary="Can it answer now?",
+        answer="It can",
+        model=open_inference.InferReady,
+        problems=(problems.NOT_READY,),
+    ),
+    "/v2/models/{name}": _MODEL,
+    "/v2/models/{name}/versions/{version}": replace(
+        _MODEL, summary="What this version of the model takes and gives"
+    ),
+    "/v2/models/{name}/ready": _MODEL_READY,
+    "/v2/models/{name}/versions/{version}/ready": replace(
+        _MODEL_READY, summary="Can this version of the model answer now?"
+    ),
+    "/v2/models/{name}/infer": _INFER,
+    "/v2/models/{name}/versions/{version}/infer": replace(
+        _INFER, summary="Read digits with this version of the model"
+    ),
+}
+
+
+def contract(path: str) -> dict[str, Any]:
+    """What a router's decorator takes for the call at a path of the table."""
+    found = CONTRACTS[path]
+    # Without a response model: FastAPI would look into all of them at the start, to check answers
+    # that are made of the model anyway.
+    return {"path": path, "summary": found.summary, "tags": [found.tag], "response_model": None}

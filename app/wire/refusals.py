@@ -1,0 +1,107 @@
+"""How an error becomes an answer: the kind of problem that an exception is, and its response."""
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from urllib.parse import quote
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+import model.modalities as inputs
+from app.inference import batcher, engines
+from app.wire.problems import (
+    DEADLINE_EXCEEDED,
+    EMPTY_IMAGE,
+    INTERNAL,
+    METHOD_NOT_ALLOWED,
+    NO_EXPLANATIONS,
+    NOT_FOUND,
+    NOT_READY,
+    QUEUE_FULL,
+    TOO_MANY_MARKS,
+    TOO_MANY_PIXELS,
+    UNREADABLE_IMAGE,
+    UNSUPPORTED_IMAGE,
+    Kind,
+    Problem,
+    RequestError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 1
+
+_KIND_OF_ERROR: Mapping[type[Exception], Kind] = {
+    inputs.EmptyInputError: EMPTY_IMAGE,
+    inputs.UnsupportedInputError: UNSUPPORTED_IMAGE,
+    inputs.InputTooLargeError: TOO_MANY_PIXELS,
+    inputs.UnreadableInputError: UNREADABLE_IMAGE,
+    engines.NoExplanationsError: NO_EXPLANATIONS,
+    inputs.TooManyPartsError: TOO_MANY_MARKS,
+    batcher.QueueFullError: QUEUE_FULL,
+    batcher.ClosedError: NOT_READY,
+    batcher.DeadlineExceededError: DEADLINE_EXCEEDED,
+}
+HANDLED = (*_KIND_OF_ERROR, RequestError, HTTPException)  # whatever else is raised is our fault
+
+
+def kind_of(error: Exception) -> Kind:
+    """The cause of an error."""
+    if isinstance(error, RequestError):
+        return error.kind
+    return _KIND_OF_ERROR.get(type(error), INTERNAL)
+
+
+def describe(error: Exception, instance: str) -> Problem:
+    """The problem that tells a caller of an error; nothing of our inside."""
+    kind = kind_of(error)
+    return kind.problem(kind.example if kind is INTERNAL else str(error), instance)
+
+
+def instance_of(path: str) -> str:
+    """A path as the URI reference that problems name it by."""
+    return quote(path, safe="/:@!$&'()*+,;=-._~")
+
+
+def speaks_open_inference(path: str) -> bool:
+    """Whether answers at a path are those of the Open Inference Protocol, errors included."""
+    return path == "/v2" or path.startswith("/v2/")
+
+
+def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer that carries a problem: as the Open Inference Protocol has it under /v2."""
+    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers = {"Retry-After": str(RETRY_AFTER_S), **(headers or {})}
+    content, media_type = problem.model_dump_json(), MEDIA_TYPE
+    if speaks_open_inference(problem.instance):
+        content, media_type = json.dumps({"error": problem.detail}), "application/json"
+    response = _Refusal(content, problem.status, headers, media_type)
+    response.reason = problem.type.rpartition("/")[2]
+    return response
+
+
+class _Refusal(Response):
+    """Leaves its reason in the request's state, for who counts."""
+
+    reason: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["reason"] = self.reason
+        await super().__call__(scope, receive, send)
+
+
+async def handle(request: Request, error: Exception) -> Response:
+    """Exception handler of the application, for the errors in `HANDLED`."""
+    path, method = request.url.path, request.method
+    instance = instance_of(path)
+    if not isinstance(error, HTTPException):
+        return respond(describe(error, instance))
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        problem = NOT_FOUND.problem(f"there is no page {path}", instance)
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        problem = METHOD_NOT_ALLOWED.problem(f"{path} does not answer {method}", instance)
+    else:
+        problem = describe(error, instance)
+    return respond(problem, error.headers)

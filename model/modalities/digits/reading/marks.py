@@ -1,0 +1,158 @@
+"""Finds the ink of a picture that may belong to digits, line by line."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from model.modalities import TooManyPartsError
+from model.modalities.digits.form import to_grey
+from model.modalities.digits.ink.components import Components
+from model.modalities.digits.ink.strokes import Grey, all_ink, dilated
+
+# Pixels that ink is looked for at, at most.
+WORKING_PIXELS = 600_000
+# Pieces and candidates of one picture, at most.
+MOST_MARKS = 400
+# Lengths below are shares of the height of the digits in a line.
+SPECK = 0.12  # smaller parts are dirt
+SMALL = 0.45  # lower parts may be dashes, points or pieces of digits
+Box = tuple[int, int, int, int]  # top, bottom, left, right; ends exclusive
+
+
+@dataclass(frozen=True, eq=False)
+class Mark:
+    """Connected ink."""
+
+    box: Box
+    coverage: Grey  # of the box and a pixel around it
+
+
+@dataclass(frozen=True)
+class Line:
+    """Marks that stand side by side."""
+
+    height: float  # of a digit
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The ink of a picture that may belong to digits, top to bottom."""
+
+    lines: tuple[Line, ...]
+    scales: tuple[float, float]  # across and down: pixels of the picture per pixel of the boxes
+
+
+def find_marks(picture: Image.Image, size: tuple[int, int]) -> Marks:
+    """Finds what ink may belong to digits, line by line.
+
+    Args:
+        picture: upright, in any mode.
+        size: width and height that boxes are told in: the picture's own before it was reduced.
+
+    Raises:
+        TooManyPartsError: there are more than `MOST_MARKS`.
+    """
+    grey, _ = to_grey(picture, WORKING_PIXELS)
+    scales = size[0] / grey.shape[1], size[1] / grey.shape[0]
+    coverage, inked = all_ink(grey)
+    components = Components(inked)
+    numbers = _lines(components)
+    if sum(map(len, numbers)) > MOST_MARKS:
+        raise TooManyPartsError(
+            f"the picture shows more than {MOST_MARKS} separate marks: send the number alone"
+        )
+    lines = [
+        Line(
+            _digit_height(components, line),
+            tuple(_mark(components, number, coverage) for number in line),
+        )
+        for line in numbers
+    ]
+    return Marks(tuple(lines), scales)
+
+
+def line_coverage(line: Line) -> tuple[Grey, int, int]:
+    """All marks of a line in one picture, and its first row and column."""
+    boxes = np.array([mark.box for mark in line.marks])
+    top, left = int(boxes[:, 0].min()) - 1, int(boxes[:, 2].min()) - 1
+    bottom, right = int(boxes[:, 1].max()) + 1, int(boxes[:, 3].max()) + 1
+    coverage = np.zeros((bottom - top, right - left), np.uint8)
+    for mark in line.marks:
+        lay(mark, coverage, top, left)
+    return coverage, top, left
+
+
+def lay(mark: Mark, coverage: Grey, top: int, left: int) -> None:
+    """Adds a mark to a picture with that corner."""
+    row, column = mark.box[0] - 1 - top, mark.box[2] - 1 - left
+    part = coverage[row : row + mark.coverage.shape[0], column : column + mark.coverage.shape[1]]
+    np.maximum(part, mark.coverage, out=part)
+
+
+def _lines(components: Components) -> list[list[int]]:
+    """Components by line, top to bottom, those that are dirt left out."""
+    heights = components.bottom - components.top
+    widths = components.right - components.left
+    if not components.count:
+        return []
+    # Half of all ink is in components at least as high as this.
+    order = np.argsort(heights)[::-1]
+    middle = np.searchsorted(components.area[order].cumsum(), components.area.sum() / 2)
+    height = float(heights[order[middle]])
+    tall = np.flatnonzero((heights > SMALL * height) & (heights < 3 * height))
+    tall = tall[np.argsort(components.left[tall])]
+    middles = (components.top + components.bottom) / 2
+    line_of: dict[int, int] = {}
+    lines: list[list[int]] = []
+    for number in tall:
+        best, most = -1, 0.35
+        for index, line in enumerate(lines):
+            # Of several, for the last may be half of a broken digit.
+            last = line[-3:]
+            overlap = min(components.bottom[last].max(), components.bottom[number]) - max(
+                components.top[last].min(), components.top[number]
+            )
+            share = overlap / min(heights[last].max(), heights[number])
+            gap = components.left[number] - components.right[last].max()
+            if share > most and gap < 4 * height:
+                best, most = index, share
+        if best < 0:
+            lines.append([])
+            best = len(lines) - 1
+        lines[best].append(int(number))
+        line_of[int(number)] = best
+    small = np.flatnonzero(
+        (heights <= SMALL * height) & (np.maximum(heights, widths) > SPECK * height)
+    )
+    for number in small:
+        # It goes with the nearest tall one, if it is beside or just above or below that.
+        dx = np.maximum(
+            components.left[tall] - components.right[number],
+            components.left[number] - components.right[tall],
+        ).clip(0)
+        dy = np.maximum(
+            components.top[tall] - components.bottom[number],
+            components.top[number] - components.bottom[tall],
+        ).clip(0)
+        distance = dx + 2 * dy
+        near = int(distance.argmin())
+        if distance[near] < 1.0 * height and dy[near] < 0.4 * height:
+            lines[line_of[int(tall[near])]].append(int(number))
+    lines.sort(key=lambda line: float(np.mean(middles[line])))
+    return lines
+
+
+def _digit_height(components: Components, line: list[int]) -> float:
+    """The median height of a line's parts, of those that are not small."""
+    heights = (components.bottom - components.top)[line]
+    return float(np.median(heights[heights > SMALL * heights.max()]))
+
+
+def _mark(components: Components, number: int, coverage: Grey) -> Mark:
+    chosen = np.arange(components.count) == number
+    top, bottom, left, right = components.box(chosen)
+    own = dilated(components.mask(chosen), 1)
+    wide = np.pad(np.where(own, coverage, np.uint8(0)), 1)
+    return Mark((top, bottom, left, right), wide[top : bottom + 2, left : right + 2])
