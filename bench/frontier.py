@@ -17,6 +17,7 @@ from bench.tools.machine import RESULTS
 from model.checkpoint.config import PerceiverConfig, TrainConfig
 from model.data.labelled import split
 from model.data.mnist import load_mnist
+from model.modalities.digits.modality import SPEC
 from model.network.flops import count_flops
 from model.training.options import TrainOptions
 from model.training.runtime import open_runtime
@@ -65,7 +66,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     arguments = parser.parse_args()
     rows = json.loads(ROWS.read_text()) if ROWS.exists() else []
-    mnist = load_mnist(arguments.data)
+    mnist = load_mnist(arguments.data, SPEC)
     recipe = TrainConfig(epochs=arguments.epochs, learning_rate=2e-3, ema_decay=0.99)
     kept, validation = split(mnist.train, recipe.validation_images, recipe.seed)
     with open_runtime(TrainOptions()) as runtime:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model.modalities.digits.modality import SPEC
 from model.modalities.digits.training.options import PRESETS, DigitOptions
 from model.modalities.training import NoveltySamples, Training
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def _load(folder: Path | None) -> "Dataset":
     from model.data.mnist import load_mnist
 
-    return load_mnist(folder)
+    return load_mnist(folder, SPEC)
 
 
 def _augment(
