@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from bench.tools.machine import RESULTS
 from model.checkpoint.config import PerceiverConfig, TrainConfig
 from model.data.mnist import load_mnist
+from model.modalities.digits.options import DigitOptions
 from model.modalities.digits.training import TRAINING
 from model.network.flops import count_flops
 from model.training.options import can_compile
@@ -68,7 +69,7 @@ def main() -> None:
     mnist = load_mnist(arguments.data)
     recipe = TrainConfig(epochs=arguments.epochs, learning_rate=2e-3, ema_decay=0.99)
     kept, validation = mnist.learning_parts(recipe)
-    options = TRAINING.options()
+    options = DigitOptions()
     with open_runtime("auto", "auto", can_compile()) as runtime:
         for name, configuration in CONFIGURATIONS.items():
             if any(row["name"] == name and row["epochs"] == recipe.epochs for row in rows):
