@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 from bench.tools.machine import RESULTS
 from model.checkpoint.config import PerceiverConfig, TrainConfig
-from model.data.mnist import load_mnist
 from model.modalities.digits.options import DigitOptions
 from model.modalities.digits.training import TRAINING
 from model.network.flops import count_flops
@@ -66,7 +65,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     arguments = parser.parse_args()
     rows = json.loads(ROWS.read_text()) if ROWS.exists() else []
-    mnist = load_mnist(arguments.data)
+    mnist = TRAINING.load(arguments.data)
     recipe = TrainConfig(epochs=arguments.epochs, learning_rate=2e-3, ema_decay=0.99)
     kept, validation = mnist.learning_parts(recipe)
     options = DigitOptions()

@@ -55,7 +55,7 @@ class Asset:
 @cache
 def assets() -> dict[str, Asset]:
     """All files of the page by their path under web/."""
-    files = {path.name: path for path in WEB.iterdir()}
+    files = {path.relative_to(WEB).as_posix(): path for path in WEB.rglob("*")}
     files |= {f"samples/{path.name}": path for path in SAMPLES.iterdir()}
     return {name: _asset(path) for name, path in files.items() if path.suffix in _MEDIA_TYPES}
 

@@ -1,10 +1,10 @@
 // Several pictures at once: a card for each, and all of them as CSV.
 
-import { percent } from "./answer.js";
+import { percent } from "./answer/answer.js";
+import { showRequest } from "./answer/snippets.js";
 import { $, make } from "./dom.js";
 import { Latest } from "./latest.js";
 import { Problem, service, Unreachable } from "./service.js";
-import { showRequest } from "./snippets.js";
 
 const FORM_OVERHEAD = 300; // bytes that a file's part adds to the form, besides its name
 const TRIES = 5;

@@ -1,17 +1,17 @@
 // Wires the page: one source at a time, drawn or shown, is asked about and its answer displayed.
 
-import { announce, buildBars, clearAnswer, sentence, showAnswer } from "./answer.js";
-import { closeCamera, initCamera } from "./camera.js";
+import { announce, buildBars, clearAnswer, sentence, showAnswer } from "./answer/answer.js";
+import { hideReading, isNumber, showReading } from "./answer/reading.js";
+import { hideSight, showSight } from "./answer/sight.js";
+import { hideRequest, initSnippets, showRequest } from "./answer/snippets.js";
+import { showTiming } from "./answer/timing.js";
 import { $, make } from "./dom.js";
 import { initGallery, showGallery } from "./gallery.js";
-import { initIntake } from "./intake.js";
+import { closeCamera, initCamera } from "./input/camera.js";
+import { initIntake } from "./input/intake.js";
+import { Pad } from "./input/pad.js";
 import { Latest, paced } from "./latest.js";
-import { Pad } from "./pad.js";
 import { Problem, service, Unreachable } from "./service.js";
-import { hideReading, isNumber, showReading } from "./reading.js";
-import { hideSight, showSight } from "./sight.js";
-import { hideRequest, initSnippets, showRequest } from "./snippets.js";
-import { showTiming } from "./timing.js";
 
 const DRAWING_MS = 70; // between two looks at a growing stroke
 const STUDY_MS = 350; // of rest before a closer look is asked for
@@ -39,11 +39,12 @@ async function ask(settled) {
 	clearTimeout(retrying);
 	clearTimeout(studying);
 	studies.cancel();
-	document.body.dataset.stale = "";
+	$("answer").ariaBusy = true; // until it has settled
+	const blank = pad.empty && !picture;
 	$("undo").disabled = pad.empty || Boolean(picture);
-	$("clear").disabled = pad.empty && !picture;
-	$("hint").hidden = !pad.empty || Boolean(picture);
-	if (!picture && pad.empty) return reset();
+	$("clear").disabled = blank;
+	$("hint").hidden = !blank;
+	if (blank) return reset();
 	try {
 		const read = await answers.run(async (signal) => {
 			const given = await source();
@@ -56,7 +57,6 @@ async function ask(settled) {
 		hideReading();
 		showAnswer(answer, labels);
 		if (!settled) return;
-		delete document.body.dataset.stale;
 		announce(sentence());
 		showTiming(stages, roundTrip);
 		showRequest("predict", [given]);
@@ -80,13 +80,18 @@ async function study(given, prediction) {
 			hideSight();
 		} else if (explained) {
 			const explanation = await ask("explain");
-			if (explanation) showSight(explanation.value.answer);
+			if (!explanation) return;
+			showSight(explanation.value.answer);
 		}
 	} catch (error) {
 		hideSight(); // the answer stands without it
-		if (error.retryMs) studying = setTimeout(() => study(given, prediction), error.retryMs);
 		explained &&= error.slug !== "no-explanations";
+		if (error.retryMs) {
+			studying = setTimeout(() => study(given, prediction), error.retryMs);
+			return;
+		}
 	}
+	$("answer").ariaBusy = false;
 }
 
 function fail(error) {
@@ -108,7 +113,7 @@ function complain(words) {
 }
 
 function reset() {
-	delete document.body.dataset.stale;
+	$("answer").ariaBusy = false;
 	answers.cancel();
 	clearAnswer();
 	hideReading();
@@ -153,7 +158,6 @@ function initPad() {
 		loading.cancel();
 		if ($("frame").dataset.shows === "picture") hidePicture();
 		$("hint").hidden = true;
-		document.body.dataset.stale = "";
 		follow();
 	});
 	pad.addEventListener("settle", () => ask(true));
@@ -198,7 +202,6 @@ function initSamples() {
 
 function initState() {
 	const words = {
-		waiting: "Connecting …",
 		ready: "Ready",
 		lost: "No answer; trying again …",
 		locked: "An API key is needed",
@@ -249,5 +252,5 @@ initGallery((file) => {
 	show(file, file.name, true);
 	$("answer").scrollIntoView({ block: "nearest" });
 });
-buildBars("0123456789".split(""));
+buildBars([..."0123456789"]);
 learn();

@@ -16,7 +16,7 @@ export class Problem extends Error {
 /** No answer: the service, or the way to it, is down. */
 export class Unreachable extends Error {}
 
-/** Fires "state" with waiting, ready, lost or locked; "back" when a lost service answers again. */
+/** Fires "state" when it turns ready, lost or locked; "back" when a lost service answers again. */
 class Service extends EventTarget {
 	state = "waiting";
 	metadata = null;

@@ -134,11 +134,16 @@ def draw(page: Page, strokes: list[list[Point]]) -> None:
         page.mouse.up()
 
 
+def expect_settled(page: Page) -> None:
+    """Nothing of the answer to what is on the pad now changes any more."""
+    expect(page.locator("#answer")).to_have_attribute("aria-busy", "false")
+
+
 def expect_digit(page: Page, digit: int | str) -> None:
     """The settled answer, as it is seen and as it is read out."""
     try:
         page.wait_for_function(
-            """digit => !("stale" in document.body.dataset)
+            """digit => document.querySelector("#answer").ariaBusy === "false"
                 && document.querySelector("#digit").textContent === digit
                 && document.querySelector("#bars .best .name")?.textContent === digit
                 && document.querySelector("#live").textContent.startsWith(digit + ". ")""",
@@ -229,6 +234,7 @@ def test_draws_undoes_and_clears_by_keyboard(page: Page):
 @in_browser
 def test_says_what_does_not_look_like_a_digit(page: Page):
     draw(page, [[(0.2, 0.2), (0.8, 0.8)], [(0.8, 0.2), (0.2, 0.8)], [(0.1, 0.5), (0.9, 0.5)]])
+    expect_settled(page)
     expect(page.locator("#words")).to_have_text(re.compile("look like a digit"))
     expect(page.locator("#live")).to_contain_text("look like a digit. The closest is")
     expect(page.locator("#sight")).to_be_visible()
@@ -236,6 +242,8 @@ def test_says_what_does_not_look_like_a_digit(page: Page):
     page.get_by_role("button", name="Sample of a 4").click()
     expect_digit(page, 4)
     page.get_by_role("button", name="Sample of a letter").click()
+    expect(page.get_by_role("img", name="letter.png")).to_be_visible()
+    expect_settled(page)
     expect(page.locator("#words")).to_have_text(re.compile("look like a digit"))
 
 
@@ -496,7 +504,8 @@ def test_page_is_small_local_and_revalidated(client: httpx.Client):
     assert "unsafe" not in policy
     links = set(re.findall(r'(?:src|href)="([^"#]+)', page.text))
     assert "docs" in links
-    modules = {f"web/{path.name}" for path in (ROOT / "app/web").glob("*.js")}
+    files = [path for path in (ROOT / "app/web").rglob("*") if path.is_file()]
+    modules = {path.relative_to(ROOT / "app").as_posix() for path in files if path.suffix == ".js"}
     for link in links | modules:
         answer = client.get(link)
         assert answer.status_code == 200
@@ -510,7 +519,7 @@ def test_page_is_small_local_and_revalidated(client: httpx.Client):
             assert plain.headers["etag"] != answer.headers["etag"]
     assert client.head("/").headers["content-length"] == page.headers["content-length"]
     assert client.get("/web/../settings.py").status_code == 404
-    assert sum(path.stat().st_size for path in (ROOT / "app/web").iterdir()) < BUDGET
+    assert sum(path.stat().st_size for path in files) < BUDGET
 
 
 @in_browser

@@ -1,7 +1,7 @@
 // The request that was just made, as code to paste elsewhere.
 
-import { $, make } from "./dom.js";
-import { mediaType, service, url } from "./service.js";
+import { $, make } from "../dom.js";
+import { mediaType, service, url } from "../service.js";
 
 const INLINE_BYTES = 16 * 1024; // a picture this small travels inside the snippet
 
@@ -46,9 +46,7 @@ export async function showRequest(path, pictures) {
 	render();
 }
 
-export function hideRequest() {
-	$("request").hidden = true;
-}
+export const hideRequest = () => ($("request").hidden = true);
 
 function select(name) {
 	language = name;

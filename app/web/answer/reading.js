@@ -1,7 +1,7 @@
 // Several digits in one picture, from POST /read: the string, and a box around each digit.
 
 import { announce, paintBars, percent, say } from "./answer.js";
-import { $, make } from "./dom.js";
+import { $, make } from "../dom.js";
 
 let marks = []; // { digit, button, box } of each digit
 
@@ -11,7 +11,7 @@ export function isNumber({ lines }, prediction, pad) {
 	if (!pad.keepsTo(digits.map(({ box }) => box))) return false;
 	const novelty = digits.reduce((sum, digit) => sum + digit.novelty, 0) / digits.length;
 	const sure = digits.every(({ recognized }) => recognized);
-	return digits.length > 1 && (sure || (!prediction.recognized && novelty < 0.5));
+	return digits.length > 1 && (sure || (!prediction.recognized && novelty < 0.35));
 }
 
 /** Shows an answer of /read, of at least one digit; choosing a digit shows its bars. */
@@ -29,9 +29,7 @@ export function showReading({ lines, width, height, text }) {
 	announce(`${[...text].join(" ")}. ${marks.length} digits.`);
 }
 
-export function hideReading() {
-	showString(false);
-}
+export const hideReading = () => showString(false);
 
 function showString(shown) {
 	$("digit").hidden = shown;

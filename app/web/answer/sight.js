@@ -1,6 +1,6 @@
 // What the model saw, where it looked and what its answer rests on: the maps of POST /explain.
 
-import { $, make } from "./dom.js";
+import { $, make } from "../dom.js";
 
 let chosen = ""; // title of the attention map shown large, kept from one picture to the next
 
@@ -42,9 +42,7 @@ export function showSight({ input, attention, attribution }) {
 	);
 }
 
-export function hideSight() {
-	$("sight").hidden = true;
-}
+export const hideSight = () => ($("sight").hidden = true);
 
 /** The map, brightest on the ink; weights are lifted, so that small ones are seen too. */
 function paintHeat(canvas, input, map) {

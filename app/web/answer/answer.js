@@ -1,6 +1,6 @@
 // The answer: a large digit, how sure the model is, and a bar for each class.
 
-import { $, make } from "./dom.js";
+import { $, make } from "../dom.js";
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 

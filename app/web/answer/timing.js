@@ -1,6 +1,6 @@
 // Where the time of the last answer went.
 
-import { $, make } from "./dom.js";
+import { $, make } from "../dom.js";
 
 const NAMES = {
 	decode: "Decode",

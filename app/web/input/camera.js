@@ -1,6 +1,6 @@
 // Pictures from the camera.
 
-import { $ } from "./dom.js";
+import { $ } from "../dom.js";
 
 const SIDE = 480; // pixels of the square that is taken
 

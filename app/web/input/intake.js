@@ -1,6 +1,6 @@
 // Pictures from outside: chosen, dropped (folders too) or pasted.
 
-import { $ } from "./dom.js";
+import { $ } from "../dom.js";
 
 /** Calls `take(files, onDisk)` with what the user hands over, in its order. */
 export function initIntake(take) {
