@@ -81,8 +81,8 @@ def application(service: Service) -> FastAPI:
         models.router,
         problem_pages.router,
         open_inference.router,
-        page.router,
     ):
         app.include_router(router)
+    app.router.routes += page.ROUTES
     openapi.describe(app, needs_key=lambda path: bool(service.keys) and not is_open(path))
     return app
