@@ -34,18 +34,18 @@ class Observe:
         self._app = app
         self._metrics = metrics
         self._spans = spans
+        self._observed: ASGIApp = spans.wrap(self._observe) if spans else self._observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        serve = self._observed if scope["type"] == "http" else self._app
+        await serve(scope, receive, send)
+
+    async def _observe(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        request_id, caller, tracestate = _names(scope)
-        span = None
+        request_id, caller = _names(scope)
         trace = caller.child() if caller else None
         if self._spans:
-            span = self._spans.start(scope["method"], caller, tracestate)
-            trace = span.place
+            trace = self._spans.place()
         REQUEST_ID.set(request_id)
         state = scope.setdefault("state", {})
         status = 0
@@ -61,6 +61,11 @@ class Observe:
                 if trace is not None:
                     headers["traceresponse"] = trace.header()
             await send(message)
+            if self._spans and message["type"] == "http.response.start":
+                route = _route_of(scope)
+                name = f"{scope['method']} {route}"
+                reason, timing = state.get("reason"), state.get("timing")
+                self._spans.describe(name, route, request_id, reason, timing)
 
         try:
             await self._app(scope, receive, send_with_headers)
@@ -71,11 +76,11 @@ class Observe:
             problem = refusals.describe(error, refusals.instance_of(scope["path"]))
             await refusals.respond(problem)(scope, receive, send_with_headers)
         finally:
-            line = tell(
+            tell(
                 self._metrics,
                 request_id=request_id,
                 method=scope["method"],
-                route=getattr(scope.get("route"), "path", "") or NO_ROUTE,
+                route=_route_of(scope),
                 path=scope["path"],
                 status=status,
                 seconds=time.perf_counter() - started,
@@ -83,8 +88,6 @@ class Observe:
                 timing=state.get("timing"),
                 trace=trace,
             )
-            if span is not None:
-                span.end(line, state.get("timing"))
 
 
 def tell(
@@ -99,8 +102,8 @@ def tell(
     reason: str | None = None,
     timing: Timing | None = None,
     trace: TraceContext | None = None,
-) -> dict[str, str | float]:
-    """Counts and logs a request; the fields of its line.
+) -> None:
+    """Counts and logs a request.
 
     Args:
         status: 0 where no answer began.
@@ -125,7 +128,6 @@ def tell(
     if trace is not None:
         line["trace_id"], line["span_id"] = trace.trace_id, trace.span_id
     log_request(line, failed=status >= 500 or not status)
-    return line
 
 
 def server_timing(timing: Timing | None, total: float) -> str:
@@ -148,14 +150,12 @@ def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return f"{random.getrandbits(128):032x}"
 
 
-def _names(scope: Scope) -> tuple[str, TraceContext | None, str]:
-    """The request's id, the caller's place in a trace, if it has one, and its `tracestate`."""
-    traceparents: list[bytes] = []
-    tracestates: list[str] = []
-    for name, value in scope["headers"]:
-        if name == b"traceparent":
-            traceparents.append(value)
-        elif name == b"tracestate":
-            tracestates.append(value.decode("latin-1"))
+def _route_of(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", "") or NO_ROUTE
+
+
+def _names(scope: Scope) -> tuple[str, TraceContext | None]:
+    """The request's id, and the caller's place in a trace, if it has one."""
+    traceparents = [value for name, value in scope["headers"] if name == b"traceparent"]
     caller = parse_traceparent(traceparents[0]) if len(traceparents) == 1 else None
-    return request_id_of(scope["headers"]), caller, ",".join(tracestates)
+    return request_id_of(scope["headers"]), caller
