@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 
 from bench.tools.machine import RESULTS
 from model.checkpoint.config import PerceiverConfig, TrainConfig
-from model.data.labelled import split
-from model.data.mnist import load_mnist
+from model.modalities.digits.options import DigitOptions
+from model.modalities.digits.training import TRAINING
 from model.network.flops import count_flops
-from model.training.options import TrainOptions
+from model.training.options import can_compile
 from model.training.runtime import open_runtime
-from model.training.trainer import Trainer
+from model.training.trainer import Plan, Trainer
 
 ROWS = RESULTS / "frontier.json"
 PLOT = RESULTS / "frontier.png"
@@ -65,15 +65,17 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     arguments = parser.parse_args()
     rows = json.loads(ROWS.read_text()) if ROWS.exists() else []
-    mnist = load_mnist(arguments.data)
+    mnist = TRAINING.load(arguments.data)
     recipe = TrainConfig(epochs=arguments.epochs, learning_rate=2e-3, ema_decay=0.99)
-    kept, validation = split(mnist.train, recipe.validation_images, recipe.seed)
-    with open_runtime(TrainOptions()) as runtime:
+    kept, validation = mnist.learning_parts(recipe)
+    options = DigitOptions()
+    with open_runtime("auto", "auto", can_compile()) as runtime:
         for name, configuration in CONFIGURATIONS.items():
             if any(row["name"] == name and row["epochs"] == recipe.epochs for row in rows):
                 continue
             config = PerceiverConfig(**configuration)
-            trainer = Trainer(config, recipe, kept, validation, mnist.class_names, runtime)
+            plan = Plan(config, mnist.spec, mnist.class_names, recipe, options, TRAINING.augment)
+            trainer = Trainer(plan, kept, validation, runtime)
             while len(trainer.history) < recipe.epochs:
                 last = trainer.run_epoch(progress=True)
             rows.append(

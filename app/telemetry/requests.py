@@ -20,8 +20,8 @@ def tell(
     reason: str | None = None,
     timing: Timing | None = None,
     trace: TraceContext | None = None,
-) -> dict[str, str | float]:
-    """Counts and logs a request; the fields of its line.
+) -> None:
+    """Counts and logs a request.
 
     Args:
         status: 0 where no answer began.
@@ -46,7 +46,6 @@ def tell(
     if trace is not None:
         line["trace_id"], line["span_id"] = trace.trace_id, trace.span_id
     log_request(line, failed=status >= 500 or not status)
-    return line
 
 
 def server_timing(timing: Timing | None, total: float) -> str:

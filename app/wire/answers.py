@@ -18,11 +18,11 @@ from model.checkpoint.card import (
     ClassFigures,
     DatasetInfo,
     Evaluation,
+    InputSpec,
     NoveltyFigures,
     TrainingRecord,
 )
 from model.checkpoint.config import PerceiverConfig, TrainConfig
-from model.modalities.digits.modality import SPEC
 from model.modalities.pillow import FORMATS
 
 _SEVEN: dict[str, JsonValue] = {
@@ -360,7 +360,11 @@ def _add_metadata_example(schema: dict[str, JsonValue]) -> None:
             parameters=1_000_000,
             model=PerceiverConfig(),
             labels=tuple("0123456789"),
-            inputs=(SPEC,),
+            inputs=(
+                InputSpec(
+                    name="image", modality="digits", channels=1, shape=(28, 28), dtype="uint8"
+                ),
+            ),
             calibration=Calibration(temperature=1.4, sharpness=1.8),
             metrics={"validation": figures, "test": figures},
             novelty=NoveltyFigures(validation_false_alarms=0.01, test_false_alarms=0.012),

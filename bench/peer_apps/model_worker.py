@@ -156,7 +156,7 @@ def our_engine() -> Infer:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(graph, options)
-    return lambda images: session.run(None, {"images": images})
+    return lambda images: session.run(None, {SPEC.name: images})
 
 
 MODULES = {

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model.checkpoint.card import InputSpec
 from model.data.labelled import Dataset, DatasetError, Labelled
-from model.modalities.digits.modality import SPEC
 
 # SHA-256 of the uncompressed bytes: the .gz containers differ from mirror to mirror.
 MNIST_SHA256 = {
@@ -30,10 +30,12 @@ MNIST_MIRRORS = (
 LARGEST_DOWNLOAD = 64 * 2**20  # bytes; the largest file has 10 MB
 
 
-def load_mnist(folder: Path | None = None) -> Dataset:
-    """Reads the 60,000 training and 10,000 test images from a folder.
+def load_mnist(folder: Path | None, spec: InputSpec) -> Dataset:
+    """Reads the 60,000 training and 10,000 test images.
 
-    By default that is the cache, which is filled by download where it is empty.
+    Args:
+        folder: of the four files; none: the cache, filled by download where it is empty.
+        spec: the form of the images as they are.
 
     Raises:
         DatasetError: a file is missing, is not the authors' (by its digest), or no mirror answers.
@@ -59,8 +61,8 @@ def load_mnist(folder: Path | None = None) -> Dataset:
     return Dataset(
         name="MNIST",
         digest=hashlib.sha256("".join(MNIST_SHA256.values()).encode()).hexdigest(),
-        class_names=tuple("0123456789"),
-        spec=SPEC,
+        class_names=tuple(map(str, range(train.labels.max() + 1))),
+        spec=spec,
         train=train,
         validation=None,
         test=test,

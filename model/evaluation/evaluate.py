@@ -47,7 +47,7 @@ def evaluate(
     card = checkpoint.card
     recognizer = load_recognizer(checkpoint).to(find_device(device))
     training = find(card.input.modality).training()
-    suites = {**GENERAL_SUITES, **training.suites()}
+    suites = {**GENERAL_SUITES, **training.suites}
     if suite is not None and suite not in suites:
         raise UserError(f"there is no suite {suite!r}: choose from {', '.join(sorted(suites))}")
     subject = Subject(checkpoint, recognizer, training.load(data))

@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from model.checkpoint.card import InputSpec
 
 if TYPE_CHECKING:
-    from model.modalities.training import Training
+    from model.modalities.training import Training, TrainingFlags
 
 MODALITIES = ("digits",)
 
@@ -121,6 +121,10 @@ class Modality(Protocol[Sample]):
 
     def picture(self, prepared: NDArray[Any], spec: InputSpec) -> Image.Image:
         """Shows a prepared sample (C, *shape) to a person."""
+        ...
+
+    def flags(self) -> "TrainingFlags":
+        """What the modality adds to the flags of a training run; imports no torch."""
         ...
 
     def training(self) -> "Training":

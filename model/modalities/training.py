@@ -50,10 +50,23 @@ class NoveltySamples:
 
 @dataclass(frozen=True)
 class Preset:
-    """Starting values of a run's flags, by the names of the fields of `TrainOptions`."""
+    """Starting values of a run's flags, by the names of the fields of `Train`."""
 
     description: str
     values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainingFlags:
+    """What a modality adds to the flags of a training run; telling them imports no torch.
+
+    Attributes:
+        options: the modality's own part of the recipe.
+        presets: starting values of runs, by name; the first is the default.
+    """
+
+    options: type[Options]
+    presets: Mapping[str, Preset]
 
 
 # Folder or file, none: the modality's own source -> all parts of a data set.
@@ -71,24 +84,20 @@ FitParts = Callable[["Subject", int], Mapping[str, bytes]]
 
 @dataclass(frozen=True)
 class Training:
-    """What a modality adds to training; its functions import what they need when they are called.
+    """What a modality adds to training.
 
     Attributes:
-        options: the modality's own part of the recipe.
-        presets: starting values of runs, by name; the first is the default.
         load: reads a data set.
         augment: changes a batch of training samples at random.
         unlike: makes samples that novelty is learned from.
-        suites: gives measurements beyond the test set, by name.
+        suites: measurements beyond the test set, by name.
         extra: makes more training samples.
         fit_parts: learns to find the parts of a sample.
     """
 
-    options: type[Options]
-    presets: Mapping[str, Preset]
     load: Load
     augment: Augment
     unlike: Unlike
-    suites: Callable[[], Mapping[str, "Suite"]]
+    suites: Mapping[str, "Suite"]
     extra: Extra | None = None
     fit_parts: FitParts | None = None

@@ -58,8 +58,9 @@ def finish(trained: Trained, dataset: Dataset) -> tuple[Card, dict[str, bytes]]:
     """
     spec, recipe = trained.spec, trained.record.recipe
     train, validation = dataset.learning_parts(recipe)
-    training = find(spec.modality).training()
-    options = training.options.model_validate(trained.record.options)
+    modality = find(spec.modality)
+    training = modality.training()
+    options = modality.flags().options.model_validate(trained.record.options)
     classifier = PixelClassifier(trained.perceiver, spec).eval()
     novelty = fit_novelty(
         lambda inputs: summarise(classifier, inputs),

@@ -119,17 +119,17 @@ class Train(Command, cli_prog_name="perceiver train"):
         first.add_argument("--preset")
         chosen = first.parse_known_args(arguments)[0]
         try:
-            training = find(chosen.modality).training()
+            flags = find(chosen.modality).flags()
         except KeyError as error:
             raise UserError(error.args[0]) from None
-        presets = training.presets
+        presets = flags.presets
         preset = next(iter(presets)) if chosen.preset is None else chosen.preset
         names: Any = Literal
         told = "; ".join(f"{name}: {preset.description}" for name, preset in presets.items())
         groups: dict[str, type[BaseModel]] = {
             "model": PerceiverConfig,
             "recipe": TrainConfig,
-            "options": training.options,
+            "options": flags.options,
         }
         command = create_model(
             "Train",
@@ -143,7 +143,7 @@ class Train(Command, cli_prog_name="perceiver train"):
                 }
             },
             preset=(names[tuple(presets)], Field(preset, description=f"starting values; {told}")),
-            options=(training.options, training.options()),
+            options=(flags.options, flags.options()),
         )
         values = presets[preset].values if preset in presets else {}
         return CliApp.run(command, cli_args=list(arguments), **values)

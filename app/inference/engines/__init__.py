@@ -87,13 +87,13 @@ def choose_engine(engine: str, device: str) -> tuple[EngineName, str]:
         fallback: EngineName = "torch" if engine == "torch" else "onnxruntime"
         return _installed(fallback), "cpu"
     if device == "auto":
-        if _has_nvidia_driver() and importlib.util.find_spec("torch"):
-            import torch
-
-            if torch.cuda.is_available():
-                return "torch", "cuda:0"
+        if _has_nvidia_driver() and importlib.util.find_spec("torch") and _cuda_devices():
+            return "torch", "cuda:0"
         return choose_engine(engine, "cpu")
-    return _installed("torch"), _cuda_device(device)
+    name, index = _installed("torch"), int(device.partition(":")[2] or 0)
+    if index >= (count := _cuda_devices()):
+        raise EngineError(f"there is no device {device}: PyTorch finds {count} CUDA devices")
+    return name, f"cuda:{index}"
 
 
 def create_engine(checkpoint: Checkpoint, engine: str, device: str, threads: int) -> Engine:
@@ -153,11 +153,7 @@ def _has_nvidia_driver() -> bool:
     return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg"))
 
 
-def _cuda_device(device: str) -> str:
-    import torch
+def _cuda_devices() -> int:
+    from app.inference.engines.torch_engine import cuda_devices
 
-    index = int(device.partition(":")[2] or 0)
-    count = torch.cuda.device_count()
-    if index >= count:
-        raise EngineError(f"there is no device {device}: PyTorch finds {count} CUDA devices")
-    return f"cuda:{index}"
+    return cuda_devices()

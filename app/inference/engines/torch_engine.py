@@ -27,6 +27,11 @@ from model.network.recognizer import (
 WARM_UPS = 3
 
 
+def cuda_devices() -> int:
+    """CUDA devices of this machine that PyTorch can use."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 class TorchEngine:
     """Runs the checkpoint's model.safetensors."""
 

@@ -15,7 +15,7 @@ from model.modalities.digits import form
 from model.modalities.digits.reading.finder import DigitFinder
 
 if TYPE_CHECKING:
-    from model.modalities.training import Training
+    from model.modalities.training import Training, TrainingFlags
 
 # MNIST's form, its mean and its standard deviation.
 SPEC = InputSpec(
@@ -71,6 +71,12 @@ class Digits:
     def find_parts(self, learned: Mapping[str, bytes], spec: InputSpec) -> FindParts | None:
         """A function that finds the digits of a number."""
         return DigitFinder.of(learned, spec)
+
+    def flags(self) -> "TrainingFlags":
+        """Of digits."""
+        from model.modalities.digits.options import FLAGS
+
+        return FLAGS
 
     def training(self) -> "Training":
         """Of digits; imports PyTorch, SciPy and matplotlib."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from model.data import mnist as datasets
 from model.data.labelled import DatasetError
 from model.data.mnist import MNIST_SHA256, download_mnist, load_mnist, read_idx
+from model.modalities.digits.modality import SPEC
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -39,7 +40,7 @@ def test_what_is_not_idx_is_refused(content: bytes):
 
 
 def test_real_mnist_is_read(mnist_folder: Path):
-    mnist = load_mnist(mnist_folder)
+    mnist = load_mnist(mnist_folder, SPEC)
     assert mnist.train.inputs[0].shape == mnist.spec.array_shape
     assert mnist.train.inputs.shape == (60_000, 1, 28, 28)
     assert mnist.test.inputs.shape == (10_000, 1, 28, 28)
@@ -53,7 +54,7 @@ def test_uncompressed_files_are_read_too(mnist_folder: Path, tmp_path: Path):
     for name in MNIST_SHA256:
         packed = (mnist_folder / f"{name}.gz").read_bytes()
         (tmp_path / name).write_bytes(gzip.decompress(packed))
-    assert len(load_mnist(tmp_path).train) == 60_000
+    assert len(load_mnist(tmp_path, SPEC).train) == 60_000
 
 
 def test_truncated_file_is_refused_by_name(mnist_folder: Path, tmp_path: Path):
@@ -61,13 +62,13 @@ def test_truncated_file_is_refused_by_name(mnist_folder: Path, tmp_path: Path):
         content = (mnist_folder / f"{name}.gz").read_bytes()
         (tmp_path / f"{name}.gz").write_bytes(content[:-100])
     with pytest.raises(DatasetError, match="train-images-idx3-ubyte"):
-        load_mnist(tmp_path)
+        load_mnist(tmp_path, SPEC)
 
 
 def test_missing_files_are_named(tmp_path: Path):
     (tmp_path / "t10k-labels-idx1-ubyte").touch()
     with pytest.raises(DatasetError) as caught:
-        load_mnist(tmp_path)
+        load_mnist(tmp_path, SPEC)
     assert str(tmp_path) in str(caught.value)
     assert "t10k-images-idx3-ubyte" in str(caught.value)
     assert "t10k-labels-idx1-ubyte" not in str(caught.value)

@@ -21,8 +21,8 @@ from model.checkpoint.history import Epoch
 from model.data.labelled import Labelled, split
 from model.data.mnist import MNIST_SHA256
 from model.modalities.digits.modality import SPEC
+from model.modalities.digits.options import AugmentRanges, DigitOptions
 from model.modalities.digits.training import TRAINING
-from model.modalities.digits.training.options import AugmentRanges, DigitOptions
 from model.training.options import Train
 from model.training.runtime import Runtime, TrainError
 from model.training.train import STATE_FILE

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from model.data.warp import random_grids, uniform, warp
+from model.modalities.digits.options import DigitOptions
 from model.modalities.digits.training.damage import damage, dilate, erode
-from model.modalities.digits.training.options import AugmentRanges
 
 
-def augment(images: Tensor, ranges: AugmentRanges, generator: torch.Generator) -> Tensor:
+def augment(images: Tensor, options: DigitOptions, generator: torch.Generator) -> Tensor:
     """Changes each image (B, 1, H, W) in [0, 255] in its own way; the same shape and range.
 
     The batch must be in random order: its place in it decides what damage an image takes.
     """
+    ranges = options.augment
     grids = random_grids(len(images), (images.shape[2], images.shape[3]), ranges, generator)
     images = warp(images / 255, grids).clamp(0, 1)
     images = change_stroke_width(images, ranges.stroke_width, generator)

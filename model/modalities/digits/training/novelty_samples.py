@@ -5,6 +5,7 @@ import numpy as np
 from model.checkpoint.card import InputSpec
 from model.data.labelled import Labelled
 from model.modalities.digits.form import prepare, prepare_file
+from model.modalities.digits.options import DigitOptions
 from model.modalities.digits.synthetic.unlike import DIGIT_KINDS, TRAINING_KINDS, draw
 from model.modalities.digits.synthetic.user_pictures import MIXED, user_pictures
 from model.modalities.training import NoveltySamples
@@ -14,15 +15,18 @@ DIGITS_PER_PICTURE = 12  # training digits for each picture of a kind
 PICTURE_KINDS = ("plain", "thin pen", "thick marker", MIXED)
 
 
-def novelty_samples(digits: Labelled, spec: InputSpec, each: int, seed: int) -> NoveltySamples:
-    """Makes `each` pictures of every kind, with and without a digit.
+def novelty_samples(
+    digits: Labelled, spec: InputSpec, options: DigitOptions, seed: int
+) -> NoveltySamples:
+    """Makes pictures of every kind, with and without a digit.
 
     Args:
         digits: training digits; the first ones are taken.
         spec: the form that pictures are brought into.
-        each: how many of `TRAINING_KINDS`, of `DIGIT_KINDS` and of `PICTURE_KINDS`.
+        options: `outliers` is how many to make of each kind.
         seed: of all that is random.
     """
+    each = options.outliers
     known = digits.inputs[: DIGITS_PER_PICTURE * each]
     images = known[:, 0]
     unlike, unwritten = (

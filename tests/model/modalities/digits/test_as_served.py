@@ -7,8 +7,8 @@ from model.checkpoint.folder import Checkpoint
 from model.data.labelled import Labelled
 from model.errors import UserError
 from model.modalities.digits.modality import SPEC
+from model.modalities.digits.options import DigitOptions
 from model.modalities.digits.training.as_served import LONGEST_STRIP, served_digits
-from model.modalities.digits.training.options import DigitOptions
 from tests.digits import load_digits
 
 IMAGES, LABELS = load_digits()

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.modalities.digits.options import AugmentRanges
 from model.modalities.digits.training.augment import augment, change_stroke_width
 from model.modalities.digits.training.damage import DAMAGES, Damage, damage, dilate, erode
-from model.modalities.digits.training.options import AugmentRanges
 from tests.digits import load_digits
 
 

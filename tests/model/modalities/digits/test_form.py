@@ -32,7 +32,7 @@ def test_mnist_passes_bit_for_bit_and_so_does_its_negative():
 
 
 def test_all_of_mnist_passes_bit_for_bit(mnist_folder: Path):
-    mnist = load_mnist(mnist_folder)
+    mnist = load_mnist(mnist_folder, SPEC)
     for part in (mnist.train, mnist.test):
         for image in part.inputs[:, 0]:
             assert np.array_equal(prepare(Image.fromarray(image), SPEC)[0], image)

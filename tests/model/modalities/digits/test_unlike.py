@@ -12,9 +12,9 @@ from model.checkpoint.folder import Checkpoint
 from model.data.labelled import Labelled
 from model.modalities.digits.form import prepare
 from model.modalities.digits.modality import SPEC
+from model.modalities.digits.options import DigitOptions
 from model.modalities.digits.synthetic import unlike, unlike_held_out
 from model.modalities.digits.training import TRAINING
-from model.modalities.digits.training.options import DigitOptions
 from model.training.novelty import FALSE_ALARMS, fit_novelty
 from tests.conftest import encode
 from tests.digits import load_digits

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from model.modalities.training import Options, Preset, WarpRanges
+from model.modalities.training import Options, Preset, TrainingFlags, WarpRanges
 
 
 class AugmentRanges(WarpRanges):
@@ -82,3 +82,5 @@ PRESETS: Mapping[str, Preset] = {
         },
     ),
 }
+
+FLAGS = TrainingFlags(DigitOptions, PRESETS)
