@@ -24,5 +24,4 @@ async def read(request: Request) -> Response:
     work = read_number(predictor, image, service.settings.max_pixels, service.deadline())
     number = await uploads.unless_gone(request.receive, work)
     request.state.timing = number.timing
-    answer = ReadAnswer.of_number(number, predictor.card)
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return ReadAnswer.of_number(number, predictor.card).respond()
