@@ -39,8 +39,7 @@ async def explain(request: Request) -> Response:
         limit = service.settings.max_pixels
         png = await asyncio.to_thread(_draw, explanation, image, limit, card.labels)
         return Response(png, media_type=PNG, headers=headers)
-    answer = ExplainAnswer.of_explanation(explanation, card)
-    return Response(answer.model_dump_json(), media_type=JSON, headers=headers)
+    return ExplainAnswer.of_explanation(explanation, card).respond(headers)
 
 
 def prefers_png(accept: str) -> bool:

@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import version
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from app.gate.service import Service
 from app.wire.answers import EngineInfo, InputInfo, Limits, MetadataAnswer
@@ -14,12 +14,12 @@ router = APIRouter()
 
 
 @router.get(**contract("/metadata"))
-async def metadata(request: Request) -> MetadataAnswer:
+async def metadata(request: Request) -> Response:
     """The model's card, the engine and device in use, the limits and library versions."""
     service = Service.of(request)
     predictor, settings = service.predictor, service.settings
     config = predictor.card.model
-    return MetadataAnswer(
+    answer = MetadataAnswer(
         card=predictor.card,
         engine=EngineInfo(
             name=predictor.engine.name, device=predictor.engine.device, threads=settings.threads
@@ -34,3 +34,4 @@ async def metadata(request: Request) -> MetadataAnswer:
             },
         },
     )
+    return answer.respond()

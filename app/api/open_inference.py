@@ -77,48 +77,49 @@ def outputs_of(card: Card) -> tuple[TensorSpec, ...]:
 
 
 @router.get(**contract("/v2/health/live"))
-async def live(request: Request) -> InferLive:
+async def live(request: Request) -> Response:
     """As /health/live."""
     await health.live(request)
-    return InferLive()
+    return InferLive().respond()
 
 
 @router.get(**contract("/v2/health/ready"))
-async def ready(request: Request) -> InferReady:
+async def ready(request: Request) -> Response:
     """As /health/ready."""
     await health.ready(request)
-    return InferReady()
+    return InferReady().respond()
 
 
-@router.get("/v2/", include_in_schema=False, response_model=None)
+@router.get("/v2/", include_in_schema=False)
 @router.get(**contract("/v2"))
-async def server() -> InferServer:
+async def server() -> Response:
     """The server and the protocol's extensions that it has."""
-    return InferServer(version=version("perceiver-serve"))
+    return InferServer(version=version("perceiver-serve")).respond()
 
 
 @router.get(**contract("/v2/models/{name}"))
 @router.get(**contract("/v2/models/{name}/versions/{version}"))
-async def metadata(request: Request) -> InferModel:
+async def metadata(request: Request) -> Response:
     """The model's inputs, of which a request brings one, and its outputs."""
     predictor = _predictor(request)
     card = predictor.card
-    return InferModel(
+    answer = InferModel(
         name=card.name,
         versions=[card.version],
         platform=predictor.engine.name,
         inputs=[_described(spec) for spec in inputs_of(card)],
         outputs=[_described(spec) for spec in outputs_of(card)],
     )
+    return answer.respond()
 
 
 @router.get(**contract("/v2/models/{name}/ready"))
 @router.get(**contract("/v2/models/{name}/versions/{version}/ready"))
-async def model_ready(request: Request) -> InferModelReady:
+async def model_ready(request: Request) -> Response:
     """As /health/ready, of the model named."""
     name = _predictor(request).card.name
     await health.ready(request)
-    return InferModelReady(name=name)
+    return InferModelReady(name=name).respond()
 
 
 @router.post(**contract("/v2/models/{name}/infer"))

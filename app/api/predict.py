@@ -62,7 +62,7 @@ async def predict_batch(request: Request) -> Response:
             for index, result in enumerate(results)
         ],
     )
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return answer.respond()
 
 
 def _json(prediction: Classification, card: Card) -> bytes:

@@ -28,5 +28,4 @@ async def read(request: Request) -> Response:
     work = read_parts(predictor, predictor.find_parts, image, service.deadline())
     number = await unless_gone(request.receive, work)
     request.state.timing = number.timing
-    answer = ReadAnswer.of_number(number, predictor.card)
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return ReadAnswer.of_number(number, predictor.card).respond()

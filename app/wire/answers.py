@@ -1,11 +1,13 @@
 """JSON bodies of the answers; those of the protocol under /v2 are in `app.wire.open_inference`."""
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from starlette.responses import Response
 
 from app.inference.explainer import Explanation
 from app.inference.predictor import Classification
@@ -29,18 +31,7 @@ _SEVEN: dict[str, JsonValue] = {
     "digit": 7,
     "label": "7",
     "confidence": 0.9991,
-    "probabilities": [
-        0.0001,
-        0.0001,
-        0.0001,
-        0.0001,
-        0.0001,
-        0.0001,
-        0.0001,
-        0.9991,
-        0.0001,
-        0.0001,
-    ],
+    "probabilities": [*[0.0001] * 7, 0.9991, 0.0001, 0.0001],
     "novelty": 0.02,
     "recognized": True,
 }
@@ -58,9 +49,13 @@ Map = list[list[float]]  # rows of the input's size
 
 
 class Answer(BaseModel):
-    """A part of an answer; it costs nothing before the first is made."""
+    """An answer or a part of one. Its validator is built with the first, not at the start."""
 
     model_config = ConfigDict(defer_build=True)
+
+    def respond(self, headers: Mapping[str, str] | None = None) -> Response:
+        """The response that carries this answer."""
+        return Response(self.model_dump_json(), headers=headers, media_type="application/json")
 
 
 class PredictionFields(Answer):
@@ -81,7 +76,7 @@ class PredictionFields(Answer):
 
     @classmethod
     def of(cls, prediction: Classification) -> "PredictionFields":
-        """As the answer tells it."""
+        """Takes over what the answers tell of a prediction."""
         return cls.model_construct(
             digit=prediction.numbers["digit"],
             label=prediction.label,
@@ -93,6 +88,8 @@ class PredictionFields(Answer):
 
 
 class ModelFields(Answer):
+    """Which model answered."""
+
     model: str = Field(description="name of the model")
     version: str = Field(description="its semantic version")
 
@@ -104,7 +101,7 @@ class PredictAnswer(ModelFields, PredictionFields):
 
     @classmethod
     def of_model(cls, prediction: Classification, card: Card) -> "PredictAnswer":
-        """As the answer tells it, with the model's name."""
+        """The answer about one image, with the model's name."""
         fields = dict(PredictionFields.of(prediction))
         return cls.model_construct(**fields, model=card.name, version=card.version)
 
@@ -165,7 +162,7 @@ class ExplainAnswer(PredictAnswer):
 
     @classmethod
     def of_explanation(cls, explanation: Explanation, card: Card) -> "ExplainAnswer":
-        """As the answer tells it."""
+        """The answer about one image and where the model looked."""
         maps = explanation.maps
         blocks = [
             BlockAttention.model_construct(
@@ -186,7 +183,7 @@ class ExplainAnswer(PredictAnswer):
 
 
 def _rows(values: NDArray[np.float32]) -> Map:
-    """A map (H, W) to six decimals."""
+    """Rows of a map (H, W), rounded to six decimals."""
     rows: Map = values.astype(np.float64).round(6).tolist()
     return rows
 
@@ -201,7 +198,7 @@ class Box(Answer):
 
     @classmethod
     def of(cls, box: tuple[float, float, float, float]) -> "Box":
-        """To a tenth of a pixel."""
+        """A box of x, y, width and height, rounded to a tenth of a pixel."""
         x, y, width, height = (round(length, 1) for length in box)
         return cls.model_construct(x=x, y=y, width=width, height=height)
 
@@ -250,7 +247,7 @@ class ReadAnswer(ModelFields):
 
     @classmethod
     def of_number(cls, number: Reading, card: Card) -> "ReadAnswer":
-        """As the answer tells it."""
+        """The answer about a number, line by line."""
         lines = []
         for line in number.lines:
             digits = [
@@ -341,7 +338,7 @@ class Limits(Answer):
 
 
 def _add_metadata_example(schema: dict[str, JsonValue]) -> None:
-    """Called where the schema is asked for: a card takes time to make."""
+    """Adds an example when the schema is asked for: a card takes time to make."""
     figures = Evaluation(
         n=100,
         errors=1,
