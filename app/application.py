@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from app.telemetry.spans import Spans
 
 DESCRIPTION = """\
-Reads handwritten digits with a Perceiver.
+Classifies what it is sent with a Perceiver.
 
 Errors are `application/problem+json` (RFC 9457). Each answer carries `X-Request-ID`, yours if you
 sent one (1 to 128 visible ASCII characters), and `Server-Timing` in milliseconds.

@@ -21,7 +21,7 @@ JSON = "application/json"
 
 @router.post(**contract("/explain"))
 async def explain(request: Request) -> Response:
-    """The digit in one picture, where the model looked, and the ink that the answer rests on.
+    """The label of one picture, where the model looked, and the ink that the answer rests on.
 
     `attention` is the cross-attention of each block's latents, the mean over their heads, laid over
     the pixels: where the model looked. `attribution` is what the answer rests on: the fall of its

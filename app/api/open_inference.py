@@ -46,13 +46,13 @@ from app.wire.tensors import (
     write,
 )
 from model.checkpoint.card import Card
-from model.modalities import InputError
+from model.modalities import InputError, find
 
 router = APIRouter()
 
 T = TypeVar("T")
 
-NO_DIGIT = -1  # in the output `digit`, of a class that is none
+NO_NUMBER = -1  # in the output of a number, of a label that stands for none
 # Reading a body larger than this would keep the event loop from others for too long.
 _LARGE = 2**18
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
@@ -71,7 +71,7 @@ def outputs_of(card: Card) -> tuple[TensorSpec, ...]:
     """The tensors that an answer may hold."""
     return (
         TensorSpec("probabilities", "FP32", (-1, len(card.labels))),
-        TensorSpec("digit", "INT64", (-1,)),
+        *(TensorSpec(name, "INT64", (-1,)) for name in find(card.input.modality).numbers),
         TensorSpec("novelty", "FP32", (-1,)),
     )
 
@@ -125,7 +125,7 @@ async def model_ready(request: Request) -> Response:
 @router.post(**contract("/v2/models/{name}/infer"))
 @router.post(**contract("/v2/models/{name}/versions/{version}/infer"))
 async def infer(request: Request) -> Response:
-    """Probabilities, digit and novelty of each image; one that can't be read fails the request."""
+    """Probabilities and novelty of each image, numbers too; an unreadable one fails the request."""
     service = Service.of(request)
     predictor, settings = _predictor(request), service.settings
     reader = Reader(inputs_of(predictor.card), outputs_of(predictor.card), settings.max_files)
@@ -235,10 +235,14 @@ async def _predict(
 
 
 def _arrays(predictions: Sequence[Classification]) -> dict[str, NDArray[Any]]:
-    digits = [NO_DIGIT if p.numbers["digit"] is None else p.numbers["digit"] for p in predictions]
-    return {
+    numbers = {
+        name: np.array(
+            [NO_NUMBER if p.numbers[name] is None else p.numbers[name] for p in predictions]
+        )
+        for name in predictions[0].numbers
+    }
+    return numbers | {
         "probabilities": np.array([p.probabilities for p in predictions]),
-        "digit": np.array(digits),
         "novelty": np.array([p.novelty for p in predictions]),
     }
 

@@ -6,7 +6,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, JsonValue
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from starlette.responses import Response
 
 from app.inference.explainer import Explanation
@@ -25,7 +27,7 @@ from model.checkpoint.card import (
     TrainingRecord,
 )
 from model.checkpoint.config import PerceiverConfig, TrainConfig
-from model.modalities.pillow import FORMATS
+from model.modalities import MODALITIES, find
 
 _SEVEN: dict[str, JsonValue] = {
     "digit": 7,
@@ -59,11 +61,11 @@ class Answer(BaseModel):
 
 
 class PredictionFields(Answer):
-    """What the model reads in one image."""
+    """What the model reads in one image, with the numbers that the label stands for."""
 
-    model_config = ConfigDict(json_schema_extra={"example": _SEVEN})
+    model_config = ConfigDict(extra="allow", json_schema_extra={"example": _SEVEN})
+    __pydantic_extra__: dict[str, int | None]
 
-    digit: int | None = Field(ge=0, le=9, description="the label as a number, if it is a digit")
     label: str = Field(description="the most probable class")
     confidence: float = Field(ge=0, le=1, description="its probability, calibrated")
     probabilities: list[float] = Field(description="of each class, in order; they sum to 1")
@@ -78,13 +80,31 @@ class PredictionFields(Answer):
     def of(cls, prediction: Classification) -> "PredictionFields":
         """Takes over what the answers tell of a prediction."""
         return cls.model_construct(
-            digit=prediction.numbers["digit"],
+            None,
+            **prediction.numbers,
             label=prediction.label,
             confidence=prediction.confidence,
             probabilities=list(prediction.probabilities),
             novelty=prediction.novelty,
             recognized=prediction.recognized,
         )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema)["properties"]
+        for modality in map(find, MODALITIES):
+            for name, number in modality.numbers.items():
+                properties[name] = {
+                    "anyOf": [
+                        {"type": "integer", "minimum": number.minimum, "maximum": number.maximum},
+                        {"type": "null"},
+                    ],
+                    "description": number.description,
+                }
+        return schema
 
 
 class ModelFields(Answer):
@@ -154,9 +174,7 @@ class ExplainAnswer(PredictAnswer):
         }
     )
 
-    input: list[list[int]] = Field(
-        description="what the model saw, row by row: 0 for the ground to 255 for strokes"
-    )
+    input: list[list[int]] = Field(description="what the model saw, row by row")
     attention: Attention
     attribution: Attribution
 
@@ -189,7 +207,7 @@ def _rows(values: NDArray[np.float32]) -> Map:
 
 
 class Box(Answer):
-    """Where a digit stands, in pixels of the upright picture, from its top left corner."""
+    """Where a part stands, in pixels of the upright picture, from its top left corner."""
 
     x: float
     y: float
@@ -203,8 +221,8 @@ class Box(Answer):
         return cls.model_construct(x=x, y=y, width=width, height=height)
 
 
-class ReadDigit(PredictionFields):
-    """One digit of a number."""
+class ReadPart(PredictionFields):
+    """One part of a picture, such as a digit of a number."""
 
     box: Box
 
@@ -212,9 +230,9 @@ class ReadDigit(PredictionFields):
 class ReadLine(Answer):
     """One line of a picture."""
 
-    text: str = Field(description="its digits, left to right")
-    confidence: float = Field(ge=0, le=1, description="the product of the digits' confidences")
-    digits: list[ReadDigit]
+    text: str = Field(description="its parts' labels, left to right")
+    confidence: float = Field(ge=0, le=1, description="the product of the parts' confidences")
+    digits: list[ReadPart] = Field(description="its parts, whatever their modality calls them")
 
 
 class ReadAnswer(ModelFields):
@@ -240,31 +258,30 @@ class ReadAnswer(ModelFields):
         }
     )
 
-    text: str = Field(description="all digits, the lines parted by a line feed")
+    text: str = Field(description="all labels, the lines parted by a line feed")
     width: int = Field(description="of the upright picture, in pixels")
     height: int = Field(description="of the upright picture, in pixels")
-    lines: list[ReadLine] = Field(description="top to bottom; empty where no digits are found")
+    lines: list[ReadLine] = Field(description="top to bottom; empty where nothing is found")
 
     @classmethod
-    def of_number(cls, number: Reading, card: Card) -> "ReadAnswer":
-        """The answer about a number, line by line."""
+    def of_reading(cls, reading: Reading, card: Card) -> "ReadAnswer":
+        """The answer about a picture, line by line."""
         lines = []
-        for line in number.lines:
-            digits = [
-                ReadDigit.model_construct(
-                    **dict(PredictionFields.of(digit.classification)),
-                    box=Box.of(digit.box),
+        for line in reading.lines:
+            parts = [
+                ReadPart.model_construct(
+                    **dict(PredictionFields.of(part.classification)), box=Box.of(part.box)
                 )
-                for digit in line
+                for part in line
             ]
             lines.append(
                 ReadLine.model_construct(
-                    text="".join(digit.label for digit in digits),
-                    confidence=math.prod(digit.confidence for digit in digits),
-                    digits=digits,
+                    text="".join(part.label for part in parts),
+                    confidence=math.prod(part.confidence for part in parts),
+                    digits=parts,
                 )
             )
-        width, height = number.size
+        width, height = reading.size
         return cls.model_construct(
             text="\n".join(line.text for line in lines),
             width=width,
@@ -322,7 +339,7 @@ class InputInfo(Answer):
 
     formats: list[str] = Field(description="image types that are read")
     shape: list[int] = Field(description="channels, rows, columns of the model's input")
-    note: str = "any size and mode, dark on light or light on dark: the service centres the digit"
+    note: str = Field(description="what a person who uploads should know")
 
 
 class Limits(Answer):
@@ -372,7 +389,7 @@ def _add_metadata_example(schema: dict[str, JsonValue]) -> None:
             files={"model.safetensors": "0" * 64, "model.onnx": "0" * 64},
         ),
         engine=EngineInfo(name="onnxruntime", device="cpu", threads=2),
-        input=InputInfo(formats=list(FORMATS), shape=[1, 28, 28]),
+        input=InputInfo(formats=["PNG"], shape=[1, 28, 28], note="any size and mode"),
         limits=Limits.model_validate(Settings.model_construct(), from_attributes=True),
         versions={"python": "3.11.7", "onnxruntime": "1.32.0"},
     )
