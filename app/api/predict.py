@@ -1,8 +1,7 @@
 """POST /predict and /predict/batch."""
 
-from json.encoder import encode_basestring_ascii as quote
-
 from fastapi import APIRouter, Request, Response
+from pydantic_core import to_json
 
 from app.gate.bodies import content_type, unless_gone, unsupported
 from app.gate.forms import FORM, FormLimits, read_form, read_image
@@ -87,7 +86,7 @@ async def predict_batch(request: Request) -> Response:
     """The digits in several pictures; one that can't be read has its error in its place."""
     service = Service.of(request)
     predictor, settings = service.predictor, service.settings
-    kind = content_type(request)
+    kind, parameters = content_type(request)
     if kind != FORM:
         raise unsupported(kind, FORM)
     limits = FormLimits(
@@ -95,9 +94,8 @@ async def predict_batch(request: Request) -> Response:
         files=settings.max_files,
         file_bytes=settings.max_bytes,
         body_bytes=settings.max_body_bytes,
-        stall_s=settings.request_timeout_s,
     )
-    files = await read_form(request, limits)
+    files = await read_form(request, parameters.get("boundary"), limits)
     images = [file for file in files if isinstance(file, bytes)]
     work = predictor.predict_many(images, service.deadline())
     outcomes = iter(await unless_gone(request.receive, work))
@@ -119,13 +117,16 @@ async def predict_batch(request: Request) -> Response:
 
 
 def _json(prediction: Prediction, card: Card) -> bytes:
-    """A `PredictAnswer` as JSON, in a fraction of the time that making one would take."""
-    digit = prediction.digit
-    return (
-        f'{{"digit":{"null" if digit is None else digit},"label":{quote(prediction.label)},'
-        f'"confidence":{prediction.confidence!r},'
-        f'"probabilities":[{",".join(map(repr, prediction.probabilities))}],'
-        f'"novelty":{prediction.novelty!r},'
-        f'"recognized":{"true" if prediction.recognized else "false"},'
-        f'"model":{quote(card.name)},"version":{quote(card.version)}}}'
-    ).encode()
+    """A `PredictAnswer` as JSON, in half the time that making one would take."""
+    return to_json(
+        {
+            "digit": prediction.digit,
+            "label": prediction.label,
+            "confidence": prediction.confidence,
+            "probabilities": prediction.probabilities,
+            "novelty": prediction.novelty,
+            "recognized": prediction.recognized,
+            "model": card.name,
+            "version": card.version,
+        }
+    )
