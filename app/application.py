@@ -153,7 +153,6 @@ def routes(service: Service) -> FastAPI:
         # An error that is none of these is our fault: the gate logs it.
         exception_handlers=dict.fromkeys((*refusals.HANDLED, Exception), refusals.handle),
     )
-    app.state.service = service
     for router in (
         admin.router,
         predict.router,

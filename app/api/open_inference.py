@@ -129,7 +129,7 @@ async def infer(request: Request) -> Response:
     service = Service.of(request)
     predictor, settings = _predictor(request), service.settings
     reader = Reader(inputs_of(predictor.card), outputs_of(predictor.card), settings.max_files)
-    body = await _read_body(request, settings.max_body_bytes, settings.request_timeout_s)
+    body = await _read_body(request, settings.max_body_bytes)
     json_length = _json_length(request)
     try:
         inputs = await _aside(len(body), lambda: reader.read(body, json_length))
@@ -155,28 +155,30 @@ async def infer(request: Request) -> Response:
 
 def _predictor(request: Request) -> Predictor:
     """The predictor of the model, and of its version where one is named, in the path."""
-    predictor = Service.of(request).predictor
-    card, wanted = predictor.card, request.path_params
-    if wanted["name"] != card.name:
+    service, wanted = Service.of(request), request.path_params
+    model = service.models.get(wanted["name"])
+    if model is None:
+        there = service.model.card.name
         raise RequestError(
-            MODEL_NOT_FOUND, f"there is no model {wanted['name']!r}; there is {card.name}"
+            MODEL_NOT_FOUND, f"there is no model {wanted['name']!r}; there is {there}"
         )
+    card = model.card
     if wanted.get("version", card.version) != card.version:
         raise RequestError(
             MODEL_NOT_FOUND,
             f"there is no version {wanted['version']!r} of {card.name}; there is {card.version}",
         )
-    return predictor
+    return model.predictor
 
 
-async def _read_body(request: Request, max_bytes: int, stall_s: float) -> bytes:
+async def _read_body(request: Request, max_bytes: int) -> bytes:
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in (*_WINDOW_BITS, "identity"):
         raise RequestError(
             UNSUPPORTED_ENCODING,
             f"the content encoding is {encoding}; send gzip, deflate or none",
         )
-    body = await read_body(request, max_bytes, stall_s)
+    body = await read_body(request, max_bytes)
     if encoding == "identity":
         return body
     return await _aside(_LARGE, lambda: _inflate(body, encoding, max_bytes))

@@ -133,7 +133,7 @@ class Exchange:
         headers = [
             NOSNIFF,
             (b"x-request-id", self.identity.request_id.encode()),
-            (b"server-timing", server_timing(self._state.get("timing"), total).encode()),
+            (b"server-timing", server_timing(self._state.get("timing"), total)),
         ]
         if self.trace is not None:
             headers.append((b"traceresponse", self.trace.header().encode()))

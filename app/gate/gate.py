@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.gate import keys
 from app.gate.bodies import UploadRoom
 from app.gate.exchange import Exchange
-from app.gate.service import Service
+from app.gate.service import SERVICE, Service
 from app.inference.batcher import QueueFullError
 from app.telemetry.logs import REQUEST_ID
 from app.wire import refusals
@@ -75,6 +75,7 @@ class Gate:
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuses a request, or has it answered."""
+        scope[SERVICE] = self._service
         response = keys.refusal(self._service.keys, scope)
         if response is None:
             short_cut = self._short_cuts.get((scope["method"], scope["path"]))
@@ -86,7 +87,7 @@ class Gate:
 
     async def _take(self, short_cut: ShortCut, scope: Scope, receive: Receive) -> Response:
         """The answer of a short cut's handler."""
-        scope["app"], scope["route"] = self._app, short_cut
+        scope["route"] = short_cut
         try:
             # Before the body is read: an overload must not use up what it lacks.
             if self._service.is_full():
