@@ -6,6 +6,8 @@ EXTRAS ?=
 FLAGS ?=
 # What takes docker's arguments: `make container-test CONTAINER=podman`.
 CONTAINER ?= docker
+# Test files that run side by side; most of the time they wait for servers.
+WORKERS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -19,7 +21,7 @@ serve: $(VENV)/.installed-$(or $(EXTRAS),base) ## set up and start the service o
 	@exec $(BIN)/python -m app $(FLAGS)
 
 test: $(VENV)/.installed-dev ## set up and run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 screenshots: $(VENV)/.installed-dev ## take the pictures of the page in tests/screenshots anew
 	SCREENSHOTS=tests/screenshots $(BIN)/python -m pytest tests/app/api/test_page.py -k screenshots
