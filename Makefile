@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test container-test screenshots lint format train evaluate lock clean
+.PHONY: help serve test extras-test container-test screenshots lint format train evaluate lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,6 +23,9 @@ test: $(VENV)/.installed-dev ## set up and run the whole test suite
 
 screenshots: $(VENV)/.installed-dev ## take the pictures of the page in tests/screenshots anew
 	SCREENSHOTS=tests/screenshots $(BIN)/python -m pytest tests/app/api/test_page.py -k screenshots
+
+extras-test: ## install each optional part alone and try it; `train` where $MNIST is its folder
+	$(PYTHON) tests/extras_alone.py $(FLAGS)
 
 container-test: ## build the image with $(CONTAINER), run it read-only and try it
 	$(PYTHON) deploy/container_test.py $(CONTAINER)
@@ -39,10 +42,10 @@ format: $(VENV)/.installed-dev ## format the code
 	$(BIN)/ruff check --fix .
 
 train: $(VENV)/.installed-train ## train the shipped model anew: FLAGS="--data FOLDER"
-	@exec $(BIN)/python -m model.training.train $(FLAGS)
+	@exec $(BIN)/perceiver train $(FLAGS)
 
 evaluate: $(VENV)/.installed-train ## measure the shipped checkpoint anew: FLAGS="--data FOLDER"
-	@exec $(BIN)/python -m model.evaluation.evaluate weights/perceiver-mnist $(FLAGS)
+	@exec $(BIN)/perceiver evaluate weights/perceiver-mnist $(FLAGS)
 
 lock: $(VENV)/.installed-dev ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import (
     admin,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from app.telemetry.spans import Spans
 
 DESCRIPTION = """\
-Reads handwritten digits with a Perceiver.
+Classifies what it is sent with a Perceiver.
 
 Errors are `application/problem+json` (RFC 9457). Each answer carries `X-Request-ID`, yours if you
 sent one (1 to 128 visible ASCII characters), and `Server-Timing` in milliseconds.
@@ -103,14 +103,14 @@ class Application:
         self.service = service
         self._load = load
         self._spans = _spans(service.settings)
-        # What records spans by itself would go around the gate.
-        self._gate = Gate(
+        gate = Gate(
             routes(service), service, SHORT_CUTS, cors=_cors(service.settings), spans=self._spans
         )
+        self._answer: ASGIApp = self._spans.wrap(gate) if self._spans else gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
-            await self._gate(scope, receive, send)
+            await self._answer(scope, receive, send)
             return
         await receive()
         try:
@@ -153,7 +153,6 @@ def routes(service: Service) -> FastAPI:
         # An error that is none of these is our fault: the gate logs it.
         exception_handlers=dict.fromkeys((*refusals.HANDLED, Exception), refusals.handle),
     )
-    app.state.service = service
     for router in (
         admin.router,
         predict.router,
@@ -163,9 +162,9 @@ def routes(service: Service) -> FastAPI:
         models.router,
         problem_pages.router,
         open_inference.router,
-        page.router,
     ):
         app.include_router(router)
+    app.router.routes += page.ROUTES
     openapi.describe(app, needs_key=lambda path: bool(service.keys) and not is_open(path))
     return app
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "serve": ("Answers over HTTP.", "app.__main__"),
-    "predict": ("Prints the digit in each of some image files.", "app.predict_command"),
+    "predict": ("Prints the label of each of some image files.", "app.predict_command"),
 }
 
 

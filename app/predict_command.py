@@ -23,7 +23,7 @@ from model.modalities import InputError
 if TYPE_CHECKING:  # httpx, which it needs, may not be installed
     from app.client import Prediction as PredictionOfService
 
-PURPOSE = "print the digit in each of some image files"
+PURPOSE = "print the label of each of some image files"
 EXIT_CODES = """\
 exit code:
   0  all images were read
@@ -40,7 +40,7 @@ AT_ONCE = 64  # images in memory
 
 
 # Of a prediction, in the JSON that is printed.
-FIELDS = ("digit", "label", "confidence", "probabilities", "recognized", "novelty")
+FIELDS = ("label", "confidence", "probabilities", "recognized", "novelty")
 
 _Outcome: TypeAlias = "Classification | PredictionOfService | Exception"
 _Predict = Callable[[Sequence[bytes]], Sequence[_Outcome]]
@@ -96,7 +96,7 @@ def _print_all(names: Sequence[str], predict: _Predict, table: bool) -> int:
     failed = False
     width = max(len(name) for name in names)
     if table:
-        print(f"{'image':<{width}}  digit  confidence")
+        print(f"{'image':<{width}}  label  confidence")
     for name, outcome in _outcomes(names, predict):
         if isinstance(outcome, Exception):
             failed = True
@@ -104,11 +104,11 @@ def _print_all(names: Sequence[str], predict: _Predict, table: bool) -> int:
             if not table:
                 print(json.dumps({"image": name, "error": str(outcome)}))
         elif table:
-            doubt = "" if outcome.recognized else "  looks like no digit"
+            doubt = "" if outcome.recognized else "  looks like none of the labels"
             print(f"{name:<{width}}  {outcome.label:>5}  {outcome.confidence:>10.2%}{doubt}")
         else:
             fields = {field: getattr(outcome, field) for field in FIELDS}
-            print(json.dumps({"image": name, **fields}), flush=True)
+            print(json.dumps({"image": name, **outcome.numbers, **fields}), flush=True)
     return SOME_FAILED if failed else READ_ALL
 
 

@@ -15,7 +15,7 @@ _EXPORTER = "opentelemetry.exporter.otlp.proto.http"
 
 
 class Settings(BaseSettings):
-    """Serves a digit classifier over HTTP."""
+    """Serves a classifier over HTTP."""
 
     model_config = SettingsConfigDict(
         env_prefix="PERCEIVER_",

@@ -27,7 +27,7 @@ from app.inference.engines import EngineName, Outputs
 from app.inference.predictor import Predictor
 from app.server.worker import Server
 from app.settings import Settings
-from bench.tools.load import SAMPLE, closed_loop, form_call, free_port, wait_for_answer
+from bench.tools.load import BOUNDARY, SAMPLE, closed_loop, form_call, free_port, wait_for_answer
 from bench.tools.machine import ROOT, report, spread
 from model.checkpoint.folder import Checkpoint, read_checkpoint
 from model.modalities.digits.form import prepare
@@ -100,14 +100,14 @@ def stages() -> dict[str, list[float]]:
     image = SAMPLE.read_bytes()
     call = form_call("/predict", image)
     settings = Settings()
-    limits = FormLimits(FIELD, 1, settings.max_bytes, settings.max_bytes, 1.0)
+    limits = FormLimits(FIELD, 1, settings.max_bytes, settings.max_bytes)
     predictor = load(settings)
     picture = decode(image, settings.max_pixels)
     spec = predictor.card.input
     pixels = prepare(picture, spec)
 
     def parse_form() -> object:
-        form = Form(call.content_type, limits)
+        form = Form(BOUNDARY, limits)
         form.write(call.body)
         return form.end()
 

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+# Several test processes share the cores: threads of each for every core would only wait for each
+# other. Libraries read this when they are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import httpx
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,6 +27,12 @@ from tests.digits import load_digits
 
 ROOT = Path(__file__).parents[1]
 START_LIMIT_S = 60.0
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
 
 
 @dataclass(frozen=True)

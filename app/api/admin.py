@@ -18,7 +18,7 @@ def metrics(request: Request) -> Response:
 
 
 @router.post(**contract("/admin/reload"))
-async def reload(request: Request) -> ReloadAnswer:
+async def reload(request: Request) -> Response:
     """Loads and proves the checkpoint, the API keys too, and puts them in place in every worker.
 
     No request fails meanwhile. Where anything is wrong, what served before still does. Only who
@@ -30,4 +30,5 @@ async def reload(request: Request) -> ReloadAnswer:
     before = service.predictor.card
     await service.reload()
     card = service.predictor.card
-    return ReloadAnswer(model=card.name, version=card.version, previous=before.version)
+    answer = ReloadAnswer(model=card.name, version=card.version, previous=before.version)
+    return answer.respond()

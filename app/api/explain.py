@@ -21,7 +21,7 @@ JSON = "application/json"
 
 @router.post(**contract("/explain"))
 async def explain(request: Request) -> Response:
-    """The digit in one picture, where the model looked, and the ink that the answer rests on.
+    """The label of one picture, where the model looked, and the ink that the answer rests on.
 
     `attention` is the cross-attention of each block's latents, the mean over their heads, laid over
     the pixels: where the model looked. `attribution` is what the answer rests on: the fall of its
@@ -39,8 +39,7 @@ async def explain(request: Request) -> Response:
         limit = service.settings.max_pixels
         png = await asyncio.to_thread(_draw, explanation, image, limit, card.labels)
         return Response(png, media_type=PNG, headers=headers)
-    answer = ExplainAnswer.of_explanation(explanation, card)
-    return Response(answer.model_dump_json(), media_type=JSON, headers=headers)
+    return ExplainAnswer.of_explanation(explanation, card).respond(headers)
 
 
 def prefers_png(accept: str) -> bool:

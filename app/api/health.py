@@ -2,7 +2,7 @@
 
 import asyncio
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from app.gate.service import Service
 from app.inference.batcher import BatcherError
@@ -15,17 +15,17 @@ PROBE_LIMIT_S = 1.0  # who asks for readiness waits no longer than two or three 
 
 
 @router.get(**contract("/health/live"))
-async def live(request: Request) -> HealthAnswer:
+async def live(request: Request) -> Response:
     """503 asks for a restart: the engine hangs in a computation."""
     service = Service.of(request)
     if service.started and service.predictor.stuck():
         raise RequestError(ENGINE_STUCK, "one computation has been running for too long")
-    return HealthAnswer()
+    return HealthAnswer().respond()
 
 
 @router.get(**contract("/health/ready"))
 @router.get(**contract("/health"))
-async def ready(request: Request) -> HealthAnswer:
+async def ready(request: Request) -> Response:
     """503 until the model is warm, while shutting down, and while the engine fails."""
     service = Service.of(request)
     if service.draining:
@@ -37,4 +37,4 @@ async def ready(request: Request) -> HealthAnswer:
         answers = False
     if not answers:
         raise RequestError(NOT_READY, "the engine does not compute")
-    return HealthAnswer()
+    return HealthAnswer().respond()

@@ -3,28 +3,29 @@
 import platform
 from importlib.metadata import version
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from app.gate.service import Service
 from app.wire.answers import EngineInfo, InputInfo, Limits, MetadataAnswer
 from app.wire.contracts import contract
-from model.modalities.pillow import FORMATS
 
 router = APIRouter()
 
 
 @router.get(**contract("/metadata"))
-async def metadata(request: Request) -> MetadataAnswer:
+async def metadata(request: Request) -> Response:
     """The model's card, the engine and device in use, the limits and library versions."""
     service = Service.of(request)
     predictor, settings = service.predictor, service.settings
-    config = predictor.card.model
-    return MetadataAnswer(
+    modality, spec = predictor.modality, predictor.card.input
+    answer = MetadataAnswer(
         card=predictor.card,
         engine=EngineInfo(
             name=predictor.engine.name, device=predictor.engine.device, threads=settings.threads
         ),
-        input=InputInfo(formats=list(FORMATS), shape=[config.num_channels, *config.input_shape]),
+        input=InputInfo(
+            formats=list(modality.formats), shape=list(spec.array_shape), note=modality.note
+        ),
         limits=Limits.model_validate(settings, from_attributes=True),
         versions={
             "python": platform.python_version(),
@@ -34,3 +35,4 @@ async def metadata(request: Request) -> MetadataAnswer:
             },
         },
     )
+    return answer.respond()

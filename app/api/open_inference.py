@@ -46,13 +46,13 @@ from app.wire.tensors import (
     write,
 )
 from model.checkpoint.card import Card
-from model.modalities import InputError
+from model.modalities import InputError, find
 
 router = APIRouter()
 
 T = TypeVar("T")
 
-NO_DIGIT = -1  # in the output `digit`, of a class that is none
+NO_NUMBER = -1  # in the output of a number, of a label that stands for none
 # Reading a body larger than this would keep the event loop from others for too long.
 _LARGE = 2**18
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
@@ -71,64 +71,65 @@ def outputs_of(card: Card) -> tuple[TensorSpec, ...]:
     """The tensors that an answer may hold."""
     return (
         TensorSpec("probabilities", "FP32", (-1, len(card.labels))),
-        TensorSpec("digit", "INT64", (-1,)),
+        *(TensorSpec(name, "INT64", (-1,)) for name in find(card.input.modality).numbers),
         TensorSpec("novelty", "FP32", (-1,)),
     )
 
 
 @router.get(**contract("/v2/health/live"))
-async def live(request: Request) -> InferLive:
+async def live(request: Request) -> Response:
     """As /health/live."""
     await health.live(request)
-    return InferLive()
+    return InferLive().respond()
 
 
 @router.get(**contract("/v2/health/ready"))
-async def ready(request: Request) -> InferReady:
+async def ready(request: Request) -> Response:
     """As /health/ready."""
     await health.ready(request)
-    return InferReady()
+    return InferReady().respond()
 
 
-@router.get("/v2/", include_in_schema=False, response_model=None)
+@router.get("/v2/", include_in_schema=False)
 @router.get(**contract("/v2"))
-async def server() -> InferServer:
+async def server() -> Response:
     """The server and the protocol's extensions that it has."""
-    return InferServer(version=version("perceiver-serve"))
+    return InferServer(version=version("perceiver-serve")).respond()
 
 
 @router.get(**contract("/v2/models/{name}"))
 @router.get(**contract("/v2/models/{name}/versions/{version}"))
-async def metadata(request: Request) -> InferModel:
+async def metadata(request: Request) -> Response:
     """The model's inputs, of which a request brings one, and its outputs."""
     predictor = _predictor(request)
     card = predictor.card
-    return InferModel(
+    answer = InferModel(
         name=card.name,
         versions=[card.version],
         platform=predictor.engine.name,
         inputs=[_described(spec) for spec in inputs_of(card)],
         outputs=[_described(spec) for spec in outputs_of(card)],
     )
+    return answer.respond()
 
 
 @router.get(**contract("/v2/models/{name}/ready"))
 @router.get(**contract("/v2/models/{name}/versions/{version}/ready"))
-async def model_ready(request: Request) -> InferModelReady:
+async def model_ready(request: Request) -> Response:
     """As /health/ready, of the model named."""
     name = _predictor(request).card.name
     await health.ready(request)
-    return InferModelReady(name=name)
+    return InferModelReady(name=name).respond()
 
 
 @router.post(**contract("/v2/models/{name}/infer"))
 @router.post(**contract("/v2/models/{name}/versions/{version}/infer"))
 async def infer(request: Request) -> Response:
-    """Probabilities, digit and novelty of each image; one that can't be read fails the request."""
+    """Probabilities and novelty of each image, numbers too; an unreadable one fails the request."""
     service = Service.of(request)
     predictor, settings = _predictor(request), service.settings
     reader = Reader(inputs_of(predictor.card), outputs_of(predictor.card), settings.max_files)
-    body = await _read_body(request, settings.max_body_bytes, settings.request_timeout_s)
+    body = await _read_body(request, settings.max_body_bytes)
     json_length = _json_length(request)
     try:
         inputs = await _aside(len(body), lambda: reader.read(body, json_length))
@@ -154,28 +155,30 @@ async def infer(request: Request) -> Response:
 
 def _predictor(request: Request) -> Predictor:
     """The predictor of the model, and of its version where one is named, in the path."""
-    predictor = Service.of(request).predictor
-    card, wanted = predictor.card, request.path_params
-    if wanted["name"] != card.name:
+    service, wanted = Service.of(request), request.path_params
+    model = service.models.get(wanted["name"])
+    if model is None:
+        there = service.model.card.name
         raise RequestError(
-            MODEL_NOT_FOUND, f"there is no model {wanted['name']!r}; there is {card.name}"
+            MODEL_NOT_FOUND, f"there is no model {wanted['name']!r}; there is {there}"
         )
+    card = model.card
     if wanted.get("version", card.version) != card.version:
         raise RequestError(
             MODEL_NOT_FOUND,
             f"there is no version {wanted['version']!r} of {card.name}; there is {card.version}",
         )
-    return predictor
+    return model.predictor
 
 
-async def _read_body(request: Request, max_bytes: int, stall_s: float) -> bytes:
+async def _read_body(request: Request, max_bytes: int) -> bytes:
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in (*_WINDOW_BITS, "identity"):
         raise RequestError(
             UNSUPPORTED_ENCODING,
             f"the content encoding is {encoding}; send gzip, deflate or none",
         )
-    body = await read_body(request, max_bytes, stall_s)
+    body = await read_body(request, max_bytes)
     if encoding == "identity":
         return body
     return await _aside(_LARGE, lambda: _inflate(body, encoding, max_bytes))
@@ -234,10 +237,14 @@ async def _predict(
 
 
 def _arrays(predictions: Sequence[Classification]) -> dict[str, NDArray[Any]]:
-    digits = [NO_DIGIT if p.numbers["digit"] is None else p.numbers["digit"] for p in predictions]
-    return {
+    numbers = {
+        name: np.array(
+            [NO_NUMBER if p.numbers[name] is None else p.numbers[name] for p in predictions]
+        )
+        for name in predictions[0].numbers
+    }
+    return numbers | {
         "probabilities": np.array([p.probabilities for p in predictions]),
-        "digit": np.array(digits),
         "novelty": np.array([p.novelty for p in predictions]),
     }
 

@@ -1,29 +1,18 @@
-"""GET /: the page in app/web, served from memory."""
+"""GET /: the page, and GET /web/...: what it is made of."""
 
-import gzip
-import hashlib
-from dataclasses import dataclass
-from functools import cache
+import mimetypes
+import os
 from pathlib import Path
 
-from fastapi import APIRouter, Request, Response
-from starlette.exceptions import HTTPException
+from starlette.datastructures import Headers
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
-WEB = Path(__file__).parents[1] / "web"
-SAMPLES = Path(__file__).parents[1] / "samples"
-
-_MEDIA_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-}
-_HEADERS = {
-    # Kept, but asked about each time: an upgrade of the service never meets half of an old page.
-    "Cache-Control": "no-cache",
-    "Vary": "Accept-Encoding",
-}
+_APP = Path(__file__).parents[1]
+_ACCEPT_ENCODING = b"accept-encoding"
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -32,69 +21,60 @@ _PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 
-router = APIRouter(include_in_schema=False)
+# A browser runs a module of no other type, and what a system calls these files differs.
+mimetypes.add_type("text/javascript", ".js")
 
 
-@dataclass(frozen=True, slots=True)
-class Asset:
-    """A file of the page.
+class _Files(StaticFiles):
+    """The files of a folder, compressed for clients that take that."""
 
-    Attributes:
-        content: its bytes.
-        zipped: them in gzip, where that is worth it.
-        etag: a digest of them, without quotes.
-        headers: that go with it however it is sent.
-    """
+    def __init__(self, folder: str) -> None:
+        super().__init__(directory=_APP / folder)
+        self._compressed = GZipMiddleware(super().__call__, minimum_size=1)
 
-    content: bytes
-    zipped: bytes | None
-    etag: str
-    headers: dict[str, str]
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope = dict(scope)
+        if scope["method"] == "HEAD":  # has a GET's headers; the server leaves the content out
+            scope["method"] = "GET"
+        if not _takes_gzip(Headers(scope=scope).get("accept-encoding", "")):
+            scope["headers"] = [pair for pair in scope["headers"] if pair[0] != _ACCEPT_ENCODING]
+        await self._compressed(scope, receive, send)
 
+    def get_path(self, scope: Scope) -> str:
+        return str(os.path.normpath(scope["path_params"].get("name", "index.html")))
 
-@cache
-def assets() -> dict[str, Asset]:
-    """All files of the page by their path under web/."""
-    files = {path.relative_to(WEB).as_posix(): path for path in WEB.rglob("*")}
-    files |= {f"samples/{path.name}": path for path in SAMPLES.iterdir()}
-    return {name: _asset(path) for name, path in files.items() if path.suffix in _MEDIA_TYPES}
-
-
-def _asset(path: Path) -> Asset:
-    content = path.read_bytes()
-    zipped = None if path.suffix == ".png" else gzip.compress(content, mtime=0)
-    headers = {**_HEADERS, "Content-Type": _MEDIA_TYPES[path.suffix]}
-    if path.suffix == ".html":
-        headers |= _PAGE_HEADERS
-    return Asset(content, zipped, hashlib.sha256(content).hexdigest()[:20], headers)
-
-
-@router.api_route("/", methods=["GET", "HEAD"])
-async def page(request: Request) -> Response:
-    """The page itself."""
-    return _respond(request, assets()["index.html"])
+    def file_response(
+        self,
+        full_path: "str | os.PathLike[str]",
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        # Kept, but asked about each time: no page is half of this version and half of another.
+        response.headers["Cache-Control"] = "no-cache"
+        if response.status_code == 304:
+            response.headers["Vary"] = "Accept-Encoding"
+        elif Path(full_path).suffix == ".html":
+            response.headers.update(_PAGE_HEADERS)
+        if _ACCEPT_ENCODING in dict(scope["headers"]):  # that form of the file has its own tag
+            response.headers["ETag"] = f"W/{response.headers['ETag']}"
+        return response
 
 
-@router.api_route("/web/{name:path}", methods=["GET", "HEAD"])
-async def asset(request: Request) -> Response:
-    """What the page is made of."""
-    found = assets().get(request.path_params["name"])
-    if found is None:
-        raise HTTPException(404)
-    return _respond(request, found)
+class _Route(Route):
+    """A route that log lines and figures name, as they name FastAPI's."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child = super().matches(scope)
+        return match, {**child, "route": self}
 
 
-def _respond(request: Request, found: Asset) -> Response:
-    """The file; 304 where the client has it (RFC 9110, 13.1.2)."""
-    zipped = found.zipped if _takes_gzip(request.headers.get("accept-encoding", "")) else None
-    etag = f'"{found.etag}-gzip"' if zipped else f'"{found.etag}"'
-    headers = {**found.headers, "ETag": etag}
-    known = [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]
-    if "*" in known or etag in (tag.removeprefix("W/") for tag in known):
-        return Response(status_code=304, headers=headers)
-    if zipped:
-        headers["Content-Encoding"] = "gzip"
-    return Response(zipped or found.content, headers=headers)
+ROUTES = [
+    _Route("/", _Files("web"), methods=["GET", "HEAD"]),
+    _Route("/web/samples/{name:path}", _Files("samples"), methods=["GET", "HEAD"]),
+    _Route("/web/{name:path}", _Files("web"), methods=["GET", "HEAD"]),
+]
 
 
 def _takes_gzip(accepted: str) -> bool:

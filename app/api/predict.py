@@ -1,8 +1,7 @@
 """POST /predict and /predict/batch."""
 
-from json.encoder import encode_basestring_ascii as quote
-
 from fastapi import APIRouter, Request, Response
+from pydantic_core import to_json
 
 from app.gate.bodies import content_type, unless_gone, unsupported
 from app.gate.forms import FORM, FormLimits, read_form, read_image
@@ -19,7 +18,7 @@ router = APIRouter()
 
 @router.post(**contract("/predict"))
 async def predict(request: Request) -> Response:
-    """The digit in one picture: PNG, JPEG, GIF, BMP, WebP or TIFF, any size, grey or colour."""
+    """The label of one image, in any of the formats that /metadata names."""
     service = Service.of(request)
     predictor = service.predictor
     image = await read_image(request, service.settings)
@@ -31,10 +30,10 @@ async def predict(request: Request) -> Response:
 
 @router.post(**contract("/predict/batch"))
 async def predict_batch(request: Request) -> Response:
-    """The digits in several pictures; one that can't be read has its error in its place."""
+    """The labels of several images; one that can't be read has its error in its place."""
     service = Service.of(request)
     predictor, settings = service.predictor, service.settings
-    kind = content_type(request)
+    kind, parameters = content_type(request)
     if kind != FORM:
         raise unsupported(kind, FORM)
     limits = FormLimits(
@@ -42,9 +41,8 @@ async def predict_batch(request: Request) -> Response:
         files=settings.max_files,
         file_bytes=settings.max_bytes,
         body_bytes=settings.max_body_bytes,
-        stall_s=settings.request_timeout_s,
     )
-    files = await read_form(request, limits)
+    files = await read_form(request, parameters.get("boundary"), limits)
     images = [file for file in files if isinstance(file, bytes)]
     work = predictor.predict_many(images, service.deadline())
     outcomes = iter(await unless_gone(request.receive, work))
@@ -62,20 +60,20 @@ async def predict_batch(request: Request) -> Response:
             for index, result in enumerate(results)
         ],
     )
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return answer.respond()
 
 
 def _json(prediction: Classification, card: Card) -> bytes:
-    """A `PredictAnswer` as JSON, in a fraction of the time that making one would take."""
-    numbers = "".join(
-        f'"{name}":{"null" if number is None else number},'
-        for name, number in prediction.numbers.items()
+    """A `PredictAnswer` as JSON, in half the time that making one would take."""
+    return to_json(
+        {
+            **prediction.numbers,
+            "label": prediction.label,
+            "confidence": prediction.confidence,
+            "probabilities": prediction.probabilities,
+            "novelty": prediction.novelty,
+            "recognized": prediction.recognized,
+            "model": card.name,
+            "version": card.version,
+        }
     )
-    return (
-        f'{{{numbers}"label":{quote(prediction.label)},'
-        f'"confidence":{prediction.confidence!r},'
-        f'"probabilities":[{",".join(map(repr, prediction.probabilities))}],'
-        f'"novelty":{prediction.novelty!r},'
-        f'"recognized":{"true" if prediction.recognized else "false"},'
-        f'"model":{quote(card.name)},"version":{quote(card.version)}}}'
-    ).encode()

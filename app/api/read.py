@@ -15,10 +15,10 @@ router = APIRouter()
 
 @router.post(**contract("/read"))
 async def read(request: Request) -> Response:
-    """All digits of a picture, such as a postcode, a phone number or a meter reading.
+    """All parts of a picture, such as the digits of a postcode or of a meter reading.
 
-    Lines from top to bottom, digits from left to right; each with its box and probabilities. A
-    picture without digits has no lines. Points, dashes and the like are left out.
+    Lines from top to bottom, parts from left to right; each with its box and probabilities. A
+    picture without parts has no lines. Points, dashes and the like are left out.
     """
     service = Service.of(request)
     predictor = service.predictor
@@ -26,7 +26,6 @@ async def read(request: Request) -> Response:
     if predictor.find_parts is None:
         raise RequestError(NO_PARTS, f"{predictor.card.name} finds no parts in a picture")
     work = read_parts(predictor, predictor.find_parts, image, service.deadline())
-    number = await unless_gone(request.receive, work)
-    request.state.timing = number.timing
-    answer = ReadAnswer.of_number(number, predictor.card)
-    return Response(answer.model_dump_json(), media_type="application/json")
+    reading = await unless_gone(request.receive, work)
+    request.state.timing = reading.timing
+    return ReadAnswer.of_reading(reading, predictor.card).respond()

@@ -8,7 +8,7 @@ from typing import Any, Self
 class Prediction:
     """What the model reads in one image."""
 
-    digit: int | None
+    digit: int | None  # the label as a number, if it is one
     label: str
     confidence: float
     probabilities: tuple[float, ...]
@@ -19,13 +19,18 @@ class Prediction:
     def of(cls, answer: dict[str, Any]) -> Self:
         """From /predict, or from a part of another answer."""
         return cls(
-            digit=answer["digit"],
+            digit=answer.get("digit"),
             label=answer["label"],
             confidence=answer["confidence"],
             probabilities=tuple(answer["probabilities"]),
             recognized=answer["recognized"],
             novelty=answer["novelty"],
         )
+
+    @property
+    def numbers(self) -> dict[str, int | None]:
+        """That the label stands for, by name."""
+        return {"digit": self.digit}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +79,8 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedDigit:
-    """One digit of a number."""
+class PlacedPart:
+    """One part of a picture, such as a digit of a number."""
 
     prediction: Prediction
     box: Box
@@ -87,7 +92,7 @@ class Line:
 
     text: str
     confidence: float
-    digits: tuple[PlacedDigit, ...]
+    digits: tuple[PlacedPart, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +112,7 @@ class Number:
                 line["text"],
                 line["confidence"],
                 tuple(
-                    PlacedDigit(Prediction.of(digit), Box(**digit["box"]))
-                    for digit in line["digits"]
+                    PlacedPart(Prediction.of(part), Box(**part["box"])) for part in line["digits"]
                 ),
             )
             for line in answer["lines"]

@@ -37,22 +37,22 @@ class Client:
         self._http = httpx.Client()
 
     def predict(self, image: Image) -> Prediction:
-        """The digit in one image. Raises ClientError, as all calls do."""
+        """The label of one image. Raises ClientError, as all calls do."""
         return self._run(self._calls.predict(image))
 
     def predict_batch(self, images: Iterable[Image]) -> list[Prediction | ProblemError]:
-        """The digits in any number of images, in order; one that can't be read has its error.
+        """The labels of any number of images, in order; one that can't be read has its error.
 
         Asked in as many requests as the service's limits take.
         """
         return self._run(self._calls.predict_batch(images))
 
     def explain(self, image: Image) -> Explanation:
-        """The digit in one image, and why."""
+        """The label of one image, and why."""
         return self._run(self._calls.explain(image))
 
     def read(self, image: Image) -> Number:
-        """All digits of a picture."""
+        """All parts of a picture, such as the digits of a number."""
         return self._run(self._calls.read(image))
 
     def metadata(self) -> Metadata:

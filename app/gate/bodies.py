@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from multipart import parse_options_header
 from starlette.requests import Request
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from app.gate.service import Service
 from app.wire.problems import (
@@ -55,8 +56,8 @@ class UploadRoom:
         self._taken -= size
 
 
-def content_type(request: Request) -> str:
-    """The content type's essence in lower case, empty where there is none.
+def content_type(request: Request) -> tuple[str, dict[str, str]]:
+    """The media type in lower case, empty where there is none, and its parameters.
 
     Raises:
         RequestError: the headers announce no body.
@@ -64,7 +65,8 @@ def content_type(request: Request) -> str:
     headers = request.headers
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         raise RequestError(EMPTY_BODY, "the request has no body; send an image")
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind, parameters = parse_options_header(headers.get("content-type", ""))
+    return kind, parameters
 
 
 def unsupported(found: str, expected: str) -> RequestError:
@@ -73,57 +75,77 @@ def unsupported(found: str, expected: str) -> RequestError:
     return RequestError(UNSUPPORTED_CONTENT_TYPE, f"{what}; send {expected}")
 
 
-async def read_body(request: Request, max_bytes: int, stall_s: float) -> bytes:
+async def read_body(request: Request, max_bytes: int) -> bytes:
     """A whole body.
 
-    Args:
-        request: whose body it is.
-        max_bytes: of the body, at most.
-        stall_s: seconds between two chunks, at most.
-
     Raises:
-        RequestError: too large, stalled, empty, or its sender hung up.
+        RequestError: larger than `max_bytes`, stalled, empty, or its sender hung up.
     """
     body = bytearray()
-    await read_chunks(request, max_bytes, stall_s, body.extend)
+    await read_chunks(request, max_bytes, body.extend)
     if not body:
         raise RequestError(EMPTY_BODY, "the request has no body; send an image")
     return bytes(body)
 
 
-async def read_chunks(
-    request: Request, max_bytes: int, stall_s: float, take: Callable[[bytes], None]
-) -> None:
+async def read_chunks(request: Request, max_bytes: int, take: Callable[[bytes], None]) -> None:
     """Calls `take` with each chunk of a body as it comes; none is empty.
 
     Raises:
         RequestError: as `read_body`, though a body may be empty; or what `take` raises.
     """
-    too_large = RequestError(TOO_MANY_BYTES, f"the body has more than {max_bytes:,} bytes")
     if int(request.headers.get("content-length", 0)) > max_bytes:
-        raise too_large
-    now = asyncio.get_running_loop().time
-    body_timeout_s = Service.of(request).settings.body_timeout_s
-    end = now() + body_timeout_s
+        raise _too_large(max_bytes)
+    settings = Service.of(request).settings
+    loop = asyncio.get_running_loop()
+    end = loop.time() + settings.body_timeout_s
     total = 0
     more = True
     while more:
-        try:
-            async with asyncio.timeout_at(min(now() + stall_s, end)):
-                message = await request.receive()
-        except TimeoutError:
-            slow = f"the body did not arrive within {body_timeout_s:g} s"
-            detail = slow if now() >= end else f"nothing arrived for {stall_s:g} s"
-            raise RequestError(UPLOAD_STALLED, detail) from None
+        pause_end = loop.time() + settings.request_timeout_s
+        message = await _message_by(request.receive, min(pause_end, end))
+        if message is None:
+            slow = f"the body did not arrive within {settings.body_timeout_s:g} s"
+            pause = f"nothing arrived for {settings.request_timeout_s:g} s"
+            raise RequestError(UPLOAD_STALLED, slow if end < pause_end else pause)
         if message["type"] == "http.disconnect":
             raise RequestError(CLIENT_GONE, "the client hung up")
         chunk: bytes = message.get("body", b"")
         total += len(chunk)
         if total > max_bytes:
-            raise too_large
+            raise _too_large(max_bytes)
         if chunk:
             take(chunk)
         more = message.get("more_body", False)
+
+
+async def _message_by(receive: Receive, deadline: float) -> Message | None:
+    """The next message, or None where none has come by the deadline, on the loop's clock.
+
+    `asyncio.timeout_at` would take four times as long as this, or 1 % of a small request's time.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    expired = False
+
+    def expire() -> None:
+        nonlocal expired
+        expired = True
+        task.cancel()
+
+    timer = asyncio.get_running_loop().call_at(deadline, expire)
+    try:
+        return await receive()
+    except asyncio.CancelledError:
+        if not expired or task.uncancel():
+            raise
+        return None
+    finally:
+        timer.cancel()
+
+
+def _too_large(max_bytes: int) -> RequestError:
+    return RequestError(TOO_MANY_BYTES, f"the body has more than {max_bytes:,} bytes")
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

@@ -1,6 +1,7 @@
 """One request and its answer, between the server and what answers."""
 
 import time
+from typing import TYPE_CHECKING
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -9,6 +10,9 @@ from app.gate.identity import identify
 from app.gate.security import NOSNIFF, lacks_policy, page_headers
 from app.telemetry.metrics import Metrics
 from app.telemetry.requests import server_timing, tell
+
+if TYPE_CHECKING:
+    from app.telemetry.spans import Spans
 
 NO_ROUTE = "other"  # the label of a path that no route answers: an asset, or nothing
 
@@ -29,6 +33,7 @@ class Exchange:
         "_room",
         "_scope",
         "_send",
+        "_spans",
         "_started",
         "_state",
         "_uploaded",
@@ -38,7 +43,14 @@ class Exchange:
         "trace",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, room: UploadRoom) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        room: UploadRoom,
+        spans: "Spans | None" = None,
+    ) -> None:
         self._started = time.perf_counter()
         self._scope = scope
         self._state = scope.setdefault("state", {})
@@ -48,8 +60,9 @@ class Exchange:
         self._uploaded = 0
         self._held: Message | None = None  # a page's start, until its content tells its scripts
         self.identity = identify(scope["headers"])
+        self._spans = spans
         caller = self.identity.caller
-        self.trace = caller.child() if caller else None
+        self.trace = spans.place() if spans else caller.child() if caller else None
         self.status = 0
         self.complete = False
 
@@ -73,25 +86,40 @@ class Exchange:
             if lacks_policy(headers):
                 self._held = message
                 return
-            self.status = message["status"]
-        else:
-            if self._held is not None:
-                start, self._held = self._held, None
-                start["headers"] += page_headers(message.get("body", b""))
-                self.status = start["status"]
-                await self._send(start)
-            self.complete = not message.get("more_body", False)
+            await self._begin(message)
+            return
+        if self._held is not None:
+            start, self._held = self._held, None
+            start["headers"] += page_headers(message.get("body", b""))
+            await self._begin(start)
+        self.complete = not message.get("more_body", False)
         await self._send(message)
 
-    def end(self, metrics: Metrics) -> dict[str, str | float]:
-        """Frees the body's room, counts the request and logs it; the fields of its line."""
+    async def _begin(self, start: Message) -> None:
+        self.status = start["status"]
+        await self._send(start)
+        if self._spans:  # the answer's end is also the span's
+            state = self._state
+            self._spans.describe(
+                f"{self._scope['method']} {self._route()}",
+                self._route(),
+                self.identity.request_id,
+                state.get("reason"),
+                state.get("timing"),
+            )
+
+    def _route(self) -> str:
+        return getattr(self._scope.get("route"), "path", "") or NO_ROUTE
+
+    def end(self, metrics: Metrics) -> None:
+        """Frees the body's room, counts the request and logs it."""
         self._room.free(self._uploaded)
         scope, state = self._scope, self._state
-        return tell(
+        tell(
             metrics,
             request_id=self.identity.request_id,
             method=scope["method"],
-            route=getattr(scope.get("route"), "path", "") or NO_ROUTE,
+            route=self._route(),
             path=scope["path"],
             status=self.status,
             seconds=time.perf_counter() - self._started,
@@ -105,7 +133,7 @@ class Exchange:
         headers = [
             NOSNIFF,
             (b"x-request-id", self.identity.request_id.encode()),
-            (b"server-timing", server_timing(self._state.get("timing"), total).encode()),
+            (b"server-timing", server_timing(self._state.get("timing"), total)),
         ]
         if self.trace is not None:
             headers.append((b"traceresponse", self.trace.header().encode()))

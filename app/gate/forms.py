@@ -1,8 +1,8 @@
 """Files in multipart forms."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+from multipart import MultipartError, MultipartSegment, PushMultipartParser
 from starlette.requests import Request
 
 from app.gate.bodies import content_type, read_body, read_chunks, unsupported
@@ -21,23 +21,13 @@ FIELD = "file"  # of a form of one image
 FORM_OVERHEAD = 64 * 1024
 
 
-@dataclass(frozen=True)
-class FormLimits:
-    """Bounds on a form.
+class FormLimits(NamedTuple):
+    """Bounds on a form."""
 
-    Attributes:
-        field: name that each part must have.
-        files: parts, at most.
-        file_bytes: of one part, at most.
-        body_bytes: of the whole body, at most.
-        stall_s: seconds between two chunks, at most.
-    """
-
-    field: str
-    files: int
-    file_bytes: int
-    body_bytes: int
-    stall_s: float
+    field: str  # name that each part must have
+    files: int  # parts, at most
+    file_bytes: int  # of one part, at most
+    body_bytes: int  # of the whole body, at most
 
 
 async def read_image(request: Request, settings: Settings) -> bytes:
@@ -46,9 +36,9 @@ async def read_image(request: Request, settings: Settings) -> bytes:
     Raises:
         RequestError: too large, malformed, of another type, stalled, or its sender hung up.
     """
-    kind = content_type(request)
+    kind, parameters = content_type(request)
     if kind.startswith("image/"):
-        return await read_body(request, settings.max_bytes, settings.request_timeout_s)
+        return await read_body(request, settings.max_bytes)
     if kind != FORM:
         raise unsupported(kind, f"{FORM} or an image/* type")
     limits = FormLimits(
@@ -56,16 +46,22 @@ async def read_image(request: Request, settings: Settings) -> bytes:
         files=1,
         file_bytes=settings.max_bytes,
         body_bytes=settings.max_bytes + FORM_OVERHEAD,
-        stall_s=settings.request_timeout_s,
     )
-    (image,) = await read_form(request, limits)
+    (image,) = await read_form(request, parameters.get("boundary"), limits)
     if isinstance(image, RequestError):
         raise image
     return image
 
 
-async def read_form(request: Request, limits: FormLimits) -> list[bytes | RequestError]:
+async def read_form(
+    request: Request, boundary: str | None, limits: FormLimits
+) -> list[bytes | RequestError]:
     """The parts of a multipart form, at least one.
+
+    Args:
+        request: whose body is the form.
+        boundary: that its content type names.
+        limits: of the form.
 
     Returns: in the place of a part that is too large, the error that says so.
 
@@ -73,8 +69,10 @@ async def read_form(request: Request, limits: FormLimits) -> list[bytes | Reques
         RequestError: malformed, too large as a whole, stalled, with too many or other parts than
             asked for, or its sender hung up.
     """
-    form = Form(request.headers["content-type"], limits)
-    await read_chunks(request, limits.body_bytes, limits.stall_s, form.write)
+    if not boundary:
+        raise RequestError(MALFORMED_FORM, "the content type names no boundary")
+    form = Form(boundary, limits)
+    await read_chunks(request, limits.body_bytes, form.write)
     return form.end()
 
 
@@ -85,10 +83,7 @@ class Form:
         RequestError: from each method, where the form is malformed or over its limits.
     """
 
-    def __init__(self, content_type: str, limits: FormLimits) -> None:
-        boundary = parse_options_header(content_type)[1].get("boundary")
-        if not boundary:
-            raise RequestError(MALFORMED_FORM, "the content type names no boundary")
+    def __init__(self, boundary: str, limits: FormLimits) -> None:
         try:
             # Latin-1 has a character for each byte, so that no file's name is malformed.
             self._parser = PushMultipartParser(boundary, header_charset="latin-1")

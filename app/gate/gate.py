@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.gate import keys
 from app.gate.bodies import UploadRoom
 from app.gate.exchange import Exchange
-from app.gate.service import Service
+from app.gate.service import SERVICE, Service
 from app.inference.batcher import QueueFullError
 from app.telemetry.logs import REQUEST_ID
 from app.wire import refusals
@@ -41,7 +41,7 @@ class Gate:
             These calls take places in the queue, and are refused while it is full.
         cors: wraps what answers after a request has got its name and before it must show a key,
             which a preflight can't.
-        spans: that each request is recorded in.
+        spans: that wrap the gate, and are told what became of each request.
     """
 
     def __init__(
@@ -60,12 +60,8 @@ class Gate:
         self._room = UploadRoom(service.settings.max_upload_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send, self._room)
+        exchange = Exchange(scope, receive, send, self._room, self._spans)
         REQUEST_ID.set(exchange.identity.request_id)
-        span = None
-        if self._spans:
-            span = self._spans.start(scope["method"], *exchange.identity[1:])
-            exchange.trace = span.place
         try:
             await self._admitted(scope, exchange.receive, exchange.send)
         except Exception as error:
@@ -75,12 +71,11 @@ class Gate:
             elif not exchange.complete:  # nothing but cutting it off is honest
                 raise
         finally:
-            line = exchange.end(self._service.metrics)
-            if span is not None:
-                span.end(line, scope["state"].get("timing"))
+            exchange.end(self._service.metrics)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuses a request, or has it answered."""
+        scope[SERVICE] = self._service
         response = keys.refusal(self._service.keys, scope)
         if response is None:
             short_cut = self._short_cuts.get((scope["method"], scope["path"]))
@@ -92,7 +87,7 @@ class Gate:
 
     async def _take(self, short_cut: ShortCut, scope: Scope, receive: Receive) -> Response:
         """The answer of a short cut's handler."""
-        scope["app"], scope["route"] = self._app, short_cut
+        scope["route"] = short_cut
         try:
             # Before the body is read: an overload must not use up what it lacks.
             if self._service.is_full():

@@ -15,21 +15,17 @@ class Identity(NamedTuple):
 
     request_id: str
     caller: TraceContext | None  # the caller's place in a trace
-    tracestate: str
 
 
 def identify(headers: Iterable[tuple[bytes, bytes]]) -> Identity:
     """The caller's own id if it is visible ASCII of bearable length, else a new one."""
     request_id: str | None = None
     traceparents: list[bytes] = []
-    tracestates: list[str] = []
     for name, value in headers:
         if name == b"x-request-id":
             if request_id is None and _ID.fullmatch(value):
                 request_id = value.decode("ascii")
         elif name == b"traceparent":
             traceparents.append(value)
-        elif name == b"tracestate":
-            tracestates.append(value.decode("latin-1"))
     caller = parse_traceparent(traceparents[0]) if len(traceparents) == 1 else None
-    return Identity(request_id or f"{random.getrandbits(128):032x}", caller, ",".join(tracestates))
+    return Identity(request_id or f"{random.getrandbits(128):032x}", caller)

@@ -14,6 +14,8 @@ from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from app.wire.problems import NOT_READY, RequestError
 
+SERVICE = "perceiver.service"  # key of a request's scope
+
 
 @dataclass(eq=False)
 class Service:
@@ -39,7 +41,7 @@ class Service:
     @classmethod
     def of(cls, connection: HTTPConnection) -> "Service":
         """The service that a request came to."""
-        service: Service = connection.app.state.service
+        service: Service = connection.scope[SERVICE]
         return service
 
     @property

@@ -136,7 +136,7 @@ class Batcher(Generic[Item, Result]):
             raise DeadlineExceededError("the answer was not ready in time")
         if not items:
             return []
-        jobs = [_Job[Item, Result](item, loop.create_future()) for item in items]
+        jobs: list[_Job[Item, Result]] = [_Job(item, loop.create_future()) for item in items]
         self._put(jobs)
         # Cheaper than asyncio.timeout_at.
         timer = loop.call_at(deadline, self._expire, jobs)

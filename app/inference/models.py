@@ -44,24 +44,28 @@ class Models:
     Args:
         on_change: called with each model that is put in place.
         linger_s: seconds for which a request may use a model after another took its place.
+
+    Attributes:
+        default: the model of calls that name none; None where none is loaded.
     """
 
     def __init__(self, on_change: Callable[[Model], None], linger_s: float) -> None:
         self._on_change = on_change
         self._linger_s = linger_s
+        self.default: Model | None = None
         self._by_name: dict[str, Model] = {}
         self._retiring: dict[Model, asyncio.Task[None]] = {}
 
-    @property
-    def default(self) -> Model | None:
-        """The model of calls that name none; None where none is loaded."""
-        return next(iter(self._by_name.values()), None)
+    def get(self, name: str) -> Model | None:
+        """The model of this name, if there is one."""
+        return self._by_name.get(name)
 
     def put_in_place(self, model: Model) -> None:
         """Makes a model answer from now on; requests under way end with the one before."""
         for before in self._by_name.values():
             self._retiring[before] = asyncio.get_running_loop().create_task(self._retire(before))
         self._by_name = {model.card.name: model}
+        self.default = model
         self._on_change(model)
 
     async def close(self) -> None:

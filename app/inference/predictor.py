@@ -61,11 +61,6 @@ class Classification(NamedTuple):
     recognized: bool  # novelty is at most 0.5, which it exceeds for 1 % of what it knows
     timing: Timing
 
-    @property
-    def digit(self) -> int | None:
-        """The number of that name."""
-        return self.numbers.get("digit")
-
 
 class Observer(batcher.Observer, Protocol):
     """Is told, on the event loop, what a predictor and its batcher do."""

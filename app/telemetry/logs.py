@@ -7,6 +7,7 @@ queries or headers, which may hold secrets.
 import asyncio
 import contextlib
 import functools
+import json
 import logging
 import os
 import select
@@ -14,8 +15,9 @@ import sys
 import time
 from collections import deque
 from contextvars import ContextVar
-from json.encoder import encode_basestring_ascii as quote
 from typing import Any, TextIO
+
+from pydantic_core import to_json
 
 from app.settings import LogFormat
 
@@ -115,17 +117,13 @@ class JsonFormatter(logging.Formatter):
         }
         fields = getattr(record, "fields", None)
         if fields is not None:
-            line.update(fields)
-        elif (request_id := REQUEST_ID.get()) is not None:
+            # A sixth of the time that json.dumps takes; but it takes no lone surrogates.
+            return to_json(line | fields, ensure_ascii=True).decode()
+        if (request_id := REQUEST_ID.get()) is not None:
             line["request_id"] = request_id
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        # A third of the time that json.dumps takes for it.
-        members = [
-            f'"{name}":{quote(value) if isinstance(value, str) else value}'
-            for name, value in line.items()
-        ]
-        return f"{{{','.join(members)}}}"
+        return json.dumps(line)
 
 
 class TextFormatter(logging.Formatter):

@@ -20,8 +20,8 @@ def tell(
     reason: str | None = None,
     timing: Timing | None = None,
     trace: TraceContext | None = None,
-) -> dict[str, str | float]:
-    """Counts and logs a request; the fields of its line.
+) -> None:
+    """Counts and logs a request.
 
     Args:
         status: 0 where no answer began.
@@ -33,7 +33,7 @@ def tell(
         "route": route,
         "path": path,
         "status": status,
-        "duration_ms": round(seconds * 1000, 3),
+        "duration_ms": _ms(seconds),
     }
     if status:
         metrics.request(route, method, status, seconds)
@@ -42,20 +42,23 @@ def tell(
         line["reason"] = reason
     if timing is not None:
         for name, stage in zip(_STAGE_MS, timing, strict=True):
-            line[name] = round(stage * 1000, 3)
+            line[name] = _ms(stage)
     if trace is not None:
         line["trace_id"], line["span_id"] = trace.trace_id, trace.span_id
     log_request(line, failed=status >= 500 or not status)
-    return line
 
 
-def server_timing(timing: Timing | None, total: float) -> str:
+def server_timing(timing: Timing | None, total: float) -> bytes:
     """A Server-Timing header; seconds in, milliseconds out."""
-    last = f"total;dur={total * 1000:.2f}"
     if timing is None:
-        return last
+        return b"total;dur=%.2f" % (total * 1000)
     decode, preprocess, queue, infer = timing
     return (
-        f"decode;dur={decode * 1000:.2f}, preprocess;dur={preprocess * 1000:.2f}, "
-        f"queue;dur={queue * 1000:.2f}, infer;dur={infer * 1000:.2f}, {last}"
+        b"decode;dur=%.2f, preprocess;dur=%.2f, queue;dur=%.2f, infer;dur=%.2f, total;dur=%.2f"
+        % (decode * 1000, preprocess * 1000, queue * 1000, infer * 1000, total * 1000)
     )
+
+
+def _ms(seconds: float) -> float:
+    """To three decimals, in half of `round`'s time."""
+    return int(seconds * 1e6 + 0.5) / 1000

@@ -5,23 +5,16 @@ Sampling, batches and resource attributes follow OpenTelemetry's own environment
 
 import os
 import time
-from collections.abc import Mapping
 from importlib.metadata import version
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import Span, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import (
-    NonRecordingSpan,
-    Span,
-    SpanContext,
-    SpanKind,
-    StatusCode,
-    TraceFlags,
-    TraceState,
-    set_span_in_context,
-)
+from opentelemetry.trace import get_current_span
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.inference.predictor import Timing
 from app.telemetry.traces import TraceContext
@@ -29,6 +22,9 @@ from app.telemetry.traces import TraceContext
 _NS = 1_000_000_000
 # How long an export may take: at the end, one is waited for.
 _EXPORT_LIMIT_S = 3
+
+# The stable names of attributes, which the instrumentation has not yet made its default.
+os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
 
 
 class Spans:
@@ -47,77 +43,70 @@ class Spans:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("app", package)
 
-    def start(self, method: str, caller: TraceContext | None, tracestate: str) -> "RequestSpan":
-        """Begins a request's span: below the caller's, if it told of one."""
-        context = None
-        if caller is not None:
-            parent = SpanContext(
-                int(caller.trace_id, 16),
-                int(caller.span_id, 16),
-                is_remote=True,
-                trace_flags=TraceFlags(caller.sampled),
-                trace_state=TraceState.from_header([tracestate]),
-            )
-            context = set_span_in_context(NonRecordingSpan(parent))
-        started = time.time_ns()
-        span = self._tracer.start_span(method, context, SpanKind.SERVER, start_time=started)
-        return RequestSpan(self, span, started)
+    def wrap(self, app: ASGIApp) -> ASGIApp:
+        """The application, with a span around each request: below the caller's, if it has one.
 
-    def stage(self, name: str, parent: Span, start_ns: int, end_ns: int) -> None:
-        """Records a stage that is over."""
-        context = set_span_in_context(parent)
-        self._tracer.start_span(name, context, start_time=start_ns).end(end_ns)
+        The span is the current one until the last byte of the answer is sent, which ends it.
+        """
+
+        async def unwrapped(told: Scope, receive: Receive, send: Send) -> None:
+            await app(told["scope"], receive, send)
+
+        traced: ASGIApp = OpenTelemetryMiddleware(
+            unwrapped,
+            default_span_details=lambda scope: (scope["method"], {}),
+            tracer_provider=self._provider,
+            meter_provider=NoOpMeterProvider(),
+            exclude_spans=["receive", "send"],
+        )
+
+        async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+            # Queries may hold secrets, and who asks is not for the collector to know.
+            told = {**scope, "query_string": b"", "client": None, "scope": scope}
+            await traced(told, receive, send)
+
+        return wrapped
+
+    def place(self) -> TraceContext:
+        """The current span's place in its trace."""
+        context = get_current_span().get_span_context()
+        return TraceContext(
+            f"{context.trace_id:032x}", f"{context.span_id:016x}", context.trace_flags.sampled
+        )
+
+    def describe(
+        self, name: str, route: str, request_id: str, reason: str | None, timing: Timing | None
+    ) -> None:
+        """Tells the current span what became of its request; called before the answer has ended.
+
+        Args:
+            name: of the span.
+            route: that answers.
+            request_id: as the log has it.
+            reason: slug of the problem that is the answer.
+            timing: of its prediction. The stages' spans are laid one after the other so that the
+                last ends now: the service measures how long each took, not when it began.
+        """
+        span = get_current_span()
+        if not isinstance(span, Span) or not span.is_recording():
+            return
+        span.update_name(name)
+        span.set_attributes({"http.route": route, "perceiver.request_id": request_id})
+        if reason is not None:
+            span.set_attribute("error.type", reason)
+        if timing is not None:
+            self._record_stages(span, timing)
 
     def close(self) -> None:
         """Exports what is left; takes some seconds at most."""
         self._provider.shutdown()
 
-
-class RequestSpan:
-    """The span of a request that is being answered."""
-
-    def __init__(self, spans: Spans, span: Span, started_ns: int) -> None:
-        self._spans = spans
-        self._span = span
-        self._started_ns = started_ns
-        context = span.get_span_context()
-        self.place = TraceContext(
-            f"{context.trace_id:032x}", f"{context.span_id:016x}", context.trace_flags.sampled
-        )
-
-    def end(self, facts: Mapping[str, str | float], timing: Timing | None) -> None:
-        """Ends it with what became of the request.
-
-        Args:
-            facts: the fields of the request's log line.
-            timing: of its prediction. The stages' spans are laid one after the other so that the
-                last ends now: the service measures how long each took, not when it began.
-        """
-        ended = time.time_ns()
-        if self._span.is_recording():
-            self._span.update_name(f"{facts['method']} {facts['route']}")
-            self._span.set_attributes(
-                {
-                    "http.request.method": str(facts["method"]),
-                    "http.route": str(facts["route"]),
-                    "http.response.status_code": int(facts["status"]),
-                    "url.path": str(facts["path"]),
-                    "perceiver.request_id": str(facts["request_id"]),
-                }
-            )
-            if "reason" in facts:
-                self._span.set_attribute("error.type", str(facts["reason"]))
-            if int(facts["status"]) >= 500:
-                self._span.set_status(StatusCode.ERROR)
-            if timing is not None:
-                self._end_stages(timing, ended)
-        self._span.end(ended)
-
-    def _end_stages(self, timing: Timing, ended: int) -> None:
+    def _record_stages(self, request: Span, timing: Timing) -> None:
+        now = time.time_ns()
         lengths = {name: int(seconds * _NS) for name, seconds in timing._asdict().items()}
-        start = max(self._started_ns, ended - sum(lengths.values()))
+        start = max(request.start_time or 0, now - sum(lengths.values()))
         for stage, length in lengths.items():
-            end = min(ended, start + length)
-            if length:
-                self._spans.stage(stage, self._span, start, end)
+            end = min(now, start + length)
+            if length:  # the request's span is the current one, so this is its child
+                self._tracer.start_span(stage, start_time=start).end(end)
             start = end

@@ -1,11 +1,15 @@
 """JSON bodies of the answers; those of the protocol under /v2 are in `app.wire.open_inference`."""
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, JsonValue
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from starlette.responses import Response
 
 from app.inference.explainer import Explanation
 from app.inference.predictor import Classification
@@ -23,24 +27,13 @@ from model.checkpoint.card import (
     TrainingRecord,
 )
 from model.checkpoint.config import PerceiverConfig, TrainConfig
-from model.modalities.pillow import FORMATS
+from model.modalities import MODALITIES, find
 
 _SEVEN: dict[str, JsonValue] = {
     "digit": 7,
     "label": "7",
     "confidence": 0.9991,
-    "probabilities": [
-        0.0001,
-        0.0001,
-        0.0001,
-        0.0001,
-        0.0001,
-        0.0001,
-        0.0001,
-        0.9991,
-        0.0001,
-        0.0001,
-    ],
+    "probabilities": [*[0.0001] * 7, 0.9991, 0.0001, 0.0001],
     "novelty": 0.02,
     "recognized": True,
 }
@@ -58,17 +51,21 @@ Map = list[list[float]]  # rows of the input's size
 
 
 class Answer(BaseModel):
-    """A part of an answer; it costs nothing before the first is made."""
+    """An answer or a part of one. Its validator is built with the first, not at the start."""
 
     model_config = ConfigDict(defer_build=True)
 
+    def respond(self, headers: Mapping[str, str] | None = None) -> Response:
+        """The response that carries this answer."""
+        return Response(self.model_dump_json(), headers=headers, media_type="application/json")
+
 
 class PredictionFields(Answer):
-    """What the model reads in one image."""
+    """What the model reads in one image, with the numbers that the label stands for."""
 
-    model_config = ConfigDict(json_schema_extra={"example": _SEVEN})
+    model_config = ConfigDict(extra="allow", json_schema_extra={"example": _SEVEN})
+    __pydantic_extra__: dict[str, int | None]
 
-    digit: int | None = Field(ge=0, le=9, description="the label as a number, if it is a digit")
     label: str = Field(description="the most probable class")
     confidence: float = Field(ge=0, le=1, description="its probability, calibrated")
     probabilities: list[float] = Field(description="of each class, in order; they sum to 1")
@@ -81,9 +78,10 @@ class PredictionFields(Answer):
 
     @classmethod
     def of(cls, prediction: Classification) -> "PredictionFields":
-        """As the answer tells it."""
+        """Takes over what the answers tell of a prediction."""
         return cls.model_construct(
-            digit=prediction.numbers["digit"],
+            None,
+            **prediction.numbers,
             label=prediction.label,
             confidence=prediction.confidence,
             probabilities=list(prediction.probabilities),
@@ -91,8 +89,27 @@ class PredictionFields(Answer):
             recognized=prediction.recognized,
         )
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema)["properties"]
+        for modality in map(find, MODALITIES):
+            for name, number in modality.numbers.items():
+                properties[name] = {
+                    "anyOf": [
+                        {"type": "integer", "minimum": number.minimum, "maximum": number.maximum},
+                        {"type": "null"},
+                    ],
+                    "description": number.description,
+                }
+        return schema
+
 
 class ModelFields(Answer):
+    """Which model answered."""
+
     model: str = Field(description="name of the model")
     version: str = Field(description="its semantic version")
 
@@ -104,7 +121,7 @@ class PredictAnswer(ModelFields, PredictionFields):
 
     @classmethod
     def of_model(cls, prediction: Classification, card: Card) -> "PredictAnswer":
-        """As the answer tells it, with the model's name."""
+        """The answer about one image, with the model's name."""
         fields = dict(PredictionFields.of(prediction))
         return cls.model_construct(**fields, model=card.name, version=card.version)
 
@@ -157,15 +174,13 @@ class ExplainAnswer(PredictAnswer):
         }
     )
 
-    input: list[list[int]] = Field(
-        description="what the model saw, row by row: 0 for the ground to 255 for strokes"
-    )
+    input: list[list[int]] = Field(description="what the model saw, row by row")
     attention: Attention
     attribution: Attribution
 
     @classmethod
     def of_explanation(cls, explanation: Explanation, card: Card) -> "ExplainAnswer":
-        """As the answer tells it."""
+        """The answer about one image and where the model looked."""
         maps = explanation.maps
         blocks = [
             BlockAttention.model_construct(
@@ -186,13 +201,13 @@ class ExplainAnswer(PredictAnswer):
 
 
 def _rows(values: NDArray[np.float32]) -> Map:
-    """A map (H, W) to six decimals."""
+    """Rows of a map (H, W), rounded to six decimals."""
     rows: Map = values.astype(np.float64).round(6).tolist()
     return rows
 
 
 class Box(Answer):
-    """Where a digit stands, in pixels of the upright picture, from its top left corner."""
+    """Where a part stands, in pixels of the upright picture, from its top left corner."""
 
     x: float
     y: float
@@ -201,13 +216,13 @@ class Box(Answer):
 
     @classmethod
     def of(cls, box: tuple[float, float, float, float]) -> "Box":
-        """To a tenth of a pixel."""
+        """A box of x, y, width and height, rounded to a tenth of a pixel."""
         x, y, width, height = (round(length, 1) for length in box)
         return cls.model_construct(x=x, y=y, width=width, height=height)
 
 
-class ReadDigit(PredictionFields):
-    """One digit of a number."""
+class ReadPart(PredictionFields):
+    """One part of a picture, such as a digit of a number."""
 
     box: Box
 
@@ -215,9 +230,9 @@ class ReadDigit(PredictionFields):
 class ReadLine(Answer):
     """One line of a picture."""
 
-    text: str = Field(description="its digits, left to right")
-    confidence: float = Field(ge=0, le=1, description="the product of the digits' confidences")
-    digits: list[ReadDigit]
+    text: str = Field(description="its parts' labels, left to right")
+    confidence: float = Field(ge=0, le=1, description="the product of the parts' confidences")
+    digits: list[ReadPart] = Field(description="its parts, whatever their modality calls them")
 
 
 class ReadAnswer(ModelFields):
@@ -243,31 +258,30 @@ class ReadAnswer(ModelFields):
         }
     )
 
-    text: str = Field(description="all digits, the lines parted by a line feed")
+    text: str = Field(description="all labels, the lines parted by a line feed")
     width: int = Field(description="of the upright picture, in pixels")
     height: int = Field(description="of the upright picture, in pixels")
-    lines: list[ReadLine] = Field(description="top to bottom; empty where no digits are found")
+    lines: list[ReadLine] = Field(description="top to bottom; empty where nothing is found")
 
     @classmethod
-    def of_number(cls, number: Reading, card: Card) -> "ReadAnswer":
-        """As the answer tells it."""
+    def of_reading(cls, reading: Reading, card: Card) -> "ReadAnswer":
+        """The answer about a picture, line by line."""
         lines = []
-        for line in number.lines:
-            digits = [
-                ReadDigit.model_construct(
-                    **dict(PredictionFields.of(digit.classification)),
-                    box=Box.of(digit.box),
+        for line in reading.lines:
+            parts = [
+                ReadPart.model_construct(
+                    **dict(PredictionFields.of(part.classification)), box=Box.of(part.box)
                 )
-                for digit in line
+                for part in line
             ]
             lines.append(
                 ReadLine.model_construct(
-                    text="".join(digit.label for digit in digits),
-                    confidence=math.prod(digit.confidence for digit in digits),
-                    digits=digits,
+                    text="".join(part.label for part in parts),
+                    confidence=math.prod(part.confidence for part in parts),
+                    digits=parts,
                 )
             )
-        width, height = number.size
+        width, height = reading.size
         return cls.model_construct(
             text="\n".join(line.text for line in lines),
             width=width,
@@ -325,7 +339,7 @@ class InputInfo(Answer):
 
     formats: list[str] = Field(description="image types that are read")
     shape: list[int] = Field(description="channels, rows, columns of the model's input")
-    note: str = "any size and mode, dark on light or light on dark: the service centres the digit"
+    note: str = Field(description="what a person who uploads should know")
 
 
 class Limits(Answer):
@@ -341,7 +355,7 @@ class Limits(Answer):
 
 
 def _add_metadata_example(schema: dict[str, JsonValue]) -> None:
-    """Called where the schema is asked for: a card takes time to make."""
+    """Adds an example when the schema is asked for: a card takes time to make."""
     figures = Evaluation(
         n=100,
         errors=1,
@@ -375,7 +389,7 @@ def _add_metadata_example(schema: dict[str, JsonValue]) -> None:
             files={"model.safetensors": "0" * 64, "model.onnx": "0" * 64},
         ),
         engine=EngineInfo(name="onnxruntime", device="cpu", threads=2),
-        input=InputInfo(formats=list(FORMATS), shape=[1, 28, 28]),
+        input=InputInfo(formats=["PNG"], shape=[1, 28, 28], note="any size and mode"),
         limits=Limits.model_validate(Settings.model_construct(), from_attributes=True),
         versions={"python": "3.11.7", "onnxruntime": "1.32.0"},
     )

@@ -167,7 +167,7 @@ _MODEL_READY = Contract(
 )
 _INFER = Contract(
     tag=_PROTOCOL,
-    summary="Read digits",
+    summary="Classify images",
     answer="The outputs asked for, else all. As application/octet-stream where one is wanted in "
     f"binary form: JSON of as many bytes as {JSON_LENGTH} says, then the tensors.",
     model=open_inference.InferAnswer,
@@ -189,7 +189,7 @@ _INFER = Contract(
 CONTRACTS: Mapping[str, Contract] = {
     "/predict": Contract(
         tag="predict",
-        summary="Read one digit",
+        summary="Classify one image",
         answer="What the model reads",
         model=answers.PredictAnswer,
         problems=_IMAGE_PROBLEMS,
@@ -197,7 +197,7 @@ CONTRACTS: Mapping[str, Contract] = {
     ),
     "/predict/batch": Contract(
         tag="predict",
-        summary="Read several digits",
+        summary="Classify several images",
         answer="What the model reads in each image, or why it can't",
         model=answers.BatchAnswer,
         problems=_FORM_PROBLEMS,
@@ -210,7 +210,7 @@ CONTRACTS: Mapping[str, Contract] = {
     ),
     "/explain": Contract(
         tag="predict",
-        summary="Read one digit and tell why",
+        summary="Classify one image and tell why",
         answer="What the model reads, what it saw, where it looked and what counted: "
         "as JSON, or with `Accept: image/png` as a picture",
         model=answers.ExplainAnswer,
@@ -222,7 +222,7 @@ CONTRACTS: Mapping[str, Contract] = {
     ),
     "/read": Contract(
         tag="predict",
-        summary="Read a number of several digits",
+        summary="Read a picture of several things, such as a number",
         answer="What the picture says",
         model=answers.ReadAnswer,
         problems=(*_IMAGE_PROBLEMS, problems.NO_PARTS, problems.TOO_MANY_MARKS),
@@ -297,7 +297,7 @@ CONTRACTS: Mapping[str, Contract] = {
     ),
     "/v2/models/{name}/infer": _INFER,
     "/v2/models/{name}/versions/{version}/infer": replace(
-        _INFER, summary="Read digits with this version of the model"
+        _INFER, summary="Classify images with this version of the model"
     ),
 }
 
@@ -305,6 +305,4 @@ CONTRACTS: Mapping[str, Contract] = {
 def contract(path: str) -> dict[str, Any]:
     """What a router's decorator takes for the call at a path of the table."""
     found = CONTRACTS[path]
-    # Without a response model: FastAPI would look into all of them at the start, to check answers
-    # that are made of the model anyway.
-    return {"path": path, "summary": found.summary, "tags": [found.tag], "response_model": None}
+    return {"path": path, "summary": found.summary, "tags": [found.tag]}

@@ -78,12 +78,12 @@ def _answer(
     width: int,
     top: int,
 ) -> None:
-    """The label, large, its confidence, and a bar per class; paler where it is no digit."""
+    """The label, large, its confidence, and a bar per class; paler where it is not recognized."""
     prediction = explanation.prediction
     ink, accent = (INK, ACCENT) if prediction.recognized else (MUTED, MUTED)
     pen.text((MARGIN, top), prediction.label, ink, _font(84))
     if not prediction.recognized:
-        pen.text((MARGIN, top + 100), "This doesn't look like a digit", ACCENT, _font(14))
+        pen.text((MARGIN, top + 100), "This looks like none of the labels", ACCENT, _font(14))
     left = MARGIN + max(72, round(pen.textlength(prediction.label, _font(84))) + 24)
     pen.text((left, top + 36), _percent(prediction.confidence), ink, _font(28))
     pen.text((left, top + 72), "confidence", MUTED, _font(13))

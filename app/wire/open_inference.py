@@ -46,7 +46,7 @@ class InferServer(Answer):
 
     name: str = "perceiver-serve"
     version: str
-    extensions: tuple[str, ...] = ("binary_tensor_data",)
+    extensions: list[str] = Field(["binary_tensor_data"])
 
 
 class InferTensor(Answer):

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.modalities.pillow import FORMATS
-
 
 class Problem(BaseModel):
     """Problem details of RFC 9457."""
@@ -205,8 +203,8 @@ UNSUPPORTED_IMAGE = Kind(
     "unsupported-image",
     415,
     "Not an image type we read",
-    f"Send {', '.join(FORMATS)}.",
-    f"the image is of none of the types read: {', '.join(FORMATS)}",
+    "Send one of the formats that /metadata names.",
+    "the image is of none of the types read: PNG, JPEG",
 )
 UNREADABLE_IMAGE = Kind(
     "unreadable-image",

@@ -148,10 +148,10 @@ def our_engine() -> Infer:
 
     from model.modalities.digits.modality import SPEC
     from model.network.perceiver import Perceiver
-    from model.network.recognizer import NoveltyHead, PixelClassifier, Recognizer
+    from model.network.recognizer import InputClassifier, NoveltyHead, Recognizer
     from model.training.export import export_onnx
 
-    classifier = PixelClassifier(Perceiver(), SPEC)
+    classifier = InputClassifier(Perceiver(), SPEC)
     graph = export_onnx(Recognizer(classifier, NoveltyHead(6, 64)).eval())
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from model.checkpoint.attribution import occlusion, spread
 from model.evaluation import plots
 from model.evaluation.suite import Report, Subject
-from model.network.recognizer import PixelExplainer, plain_classifier
+from model.network.recognizer import InputExplainer, plain_classifier
 
 Inputs = NDArray[Any]  # (N, C, *shape)
 Maps = NDArray[np.float32]  # (N, *shape)
@@ -34,7 +34,7 @@ def faithfulness(subject: Subject) -> Report:
     The curves are drawn in runs/faithfulness-NAME.png.
     """
     inputs = subject.dataset.test.inputs[:EXPLAINED]
-    explainer = PixelExplainer(plain_classifier(subject.recognizer))
+    explainer = InputExplainer(plain_classifier(subject.recognizer))
     device = next(explainer.parameters()).device
     with torch.inference_mode():
         attention = np.concatenate(

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.evaluation.scores import Logits
-from model.network.recognizer import PixelClassifier, Recognizer
+from model.network.recognizer import InputClassifier, Recognizer
 
 BATCH_SIZE = 500
 
 Inputs = NDArray[Any]  # (N, C, *shape)
 
 
-def predict_logits(classifier: PixelClassifier, inputs: Inputs) -> Logits:
+def predict_logits(classifier: InputClassifier, inputs: Inputs) -> Logits:
     """Inputs (N, C, *shape) -> logits (N, classes)."""
     return _in_batches(classifier, inputs, lambda batch: (classifier(batch),))[0]
 
@@ -27,7 +27,7 @@ def predict(recognizer: Recognizer, inputs: Inputs) -> tuple[Logits, NDArray[np.
     return logits, novelty
 
 
-def summarise(classifier: PixelClassifier, inputs: Inputs) -> NDArray[np.float32]:
+def summarise(classifier: InputClassifier, inputs: Inputs) -> NDArray[np.float32]:
     """Inputs (N, C, *shape) -> mean over the latents after each block (N, depth, D)."""
     return _in_batches(classifier, inputs, lambda batch: (classifier.summaries(batch),))[0]
 

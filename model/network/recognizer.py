@@ -43,7 +43,7 @@ class NoveltyHead(nn.Module):
         return scores[:, 0]
 
 
-class PixelClassifier(nn.Module):
+class InputClassifier(nn.Module):
     """A Perceiver behind its normalisation."""
 
     def __init__(self, perceiver: Perceiver, spec: InputSpec) -> None:
@@ -75,7 +75,7 @@ class PixelClassifier(nn.Module):
 class Recognizer(nn.Module):
     """The classifier, and how unlike its classes each sample is."""
 
-    def __init__(self, classifier: PixelClassifier | FoldedPerceiver, novelty: NoveltyHead) -> None:
+    def __init__(self, classifier: InputClassifier | FoldedPerceiver, novelty: NoveltyHead) -> None:
         super().__init__()
         self.classifier = classifier
         self.novelty = novelty
@@ -100,17 +100,17 @@ def folded(recognizer: Recognizer) -> Recognizer:
     return Recognizer(perceiver, recognizer.novelty).eval()
 
 
-def plain_classifier(recognizer: Recognizer) -> PixelClassifier:
+def plain_classifier(recognizer: Recognizer) -> InputClassifier:
     """The classifier of a recognizer that is not folded."""
-    if not isinstance(recognizer.classifier, PixelClassifier):
+    if not isinstance(recognizer.classifier, InputClassifier):
         raise TypeError("the recognizer is folded")
     return recognizer.classifier
 
 
-class PixelExplainer(nn.Module):
+class InputExplainer(nn.Module):
     """A classifier that also tells where it looked."""
 
-    def __init__(self, classifier: PixelClassifier) -> None:
+    def __init__(self, classifier: InputClassifier) -> None:
         super().__init__()
         self.perceiver = classifier.perceiver
         self._normalise = classifier.normalise
@@ -154,4 +154,4 @@ def load_recognizer(checkpoint: Checkpoint) -> Recognizer:
         head.load_state_dict({name.removeprefix(NOVELTY_PREFIX): arrays[name] for name in of_head})
     except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{checkpoint.folder / WEIGHTS_FILE}: {error}") from None
-    return Recognizer(PixelClassifier(perceiver, checkpoint.card.input), head).eval()
+    return Recognizer(InputClassifier(perceiver, checkpoint.card.input), head).eval()

@@ -28,8 +28,8 @@ from model.checkpoint.folder import (
 )
 from model.errors import UserError
 from model.network.recognizer import (
-    PixelClassifier,
-    PixelExplainer,
+    InputClassifier,
+    InputExplainer,
     Recognizer,
     folded,
     load_recognizer,
@@ -105,7 +105,7 @@ def export_onnx(recognizer: Recognizer) -> bytes:
     return content
 
 
-def export_explain_onnx(classifier: PixelClassifier, weights: bytes) -> bytes:
+def export_explain_onnx(classifier: InputClassifier, weights: bytes) -> bytes:
     """The graph that tells, beside the logits, where each block's latents looked.
 
     The input's name, (batch, C, *shape) -> `logits` float32 (batch, classes) and `attention`
@@ -118,7 +118,7 @@ def export_explain_onnx(classifier: PixelClassifier, weights: bytes) -> bytes:
     Raises:
         ExportError: ONNX Runtime's answers differ from PyTorch's by more than `PARITY_TOLERANCE`.
     """
-    explainer = PixelExplainer(classifier).eval()
+    explainer = InputExplainer(classifier).eval()
     spec = classifier.spec
     values = _noise(spec)
     outputs = ["logits", "attention"]

@@ -21,7 +21,7 @@ from model.evaluation.suite import Subject
 from model.modalities import find
 from model.network.device import find_device
 from model.network.perceiver import Perceiver
-from model.network.recognizer import PixelClassifier, Recognizer, load_perceiver, load_recognizer
+from model.network.recognizer import InputClassifier, Recognizer, load_perceiver, load_recognizer
 from model.training.calibrate import fit_calibration
 from model.training.export import exported_files
 from model.training.novelty import fit_novelty
@@ -61,7 +61,7 @@ def finish(trained: Trained, dataset: Dataset) -> tuple[Card, dict[str, bytes]]:
     modality = find(spec.modality)
     training = modality.training()
     options = modality.flags().options.model_validate(trained.record.options)
-    classifier = PixelClassifier(trained.perceiver, spec).eval()
+    classifier = InputClassifier(trained.perceiver, spec).eval()
     novelty = fit_novelty(
         lambda inputs: summarise(classifier, inputs),
         training.unlike(train, spec, options, recipe.seed),
@@ -107,7 +107,7 @@ def finish(trained: Trained, dataset: Dataset) -> tuple[Card, dict[str, bytes]]:
 
 
 def _drawn(
-    classifier: PixelClassifier,
+    classifier: InputClassifier,
     example: NDArray[Any],
     dataset: Dataset,
     probabilities: NDArray[np.float64],

@@ -29,7 +29,7 @@ from model.data.labelled import Labelled
 from model.evaluation.predictions import predict_logits
 from model.evaluation.scores import score
 from model.network.perceiver import Perceiver
-from model.network.recognizer import PixelClassifier
+from model.network.recognizer import InputClassifier
 from model.training.runtime import Runtime, TrainError
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Trainer:
             betas=(0.9, 0.98),
             fused=True,
         )
-        self.classifier = PixelClassifier(self.perceiver, self.plan.spec)
+        self.classifier = InputClassifier(self.perceiver, self.plan.spec)
         self.step = torch.compile(self._losses) if runtime.compile else self._losses
 
     @property
@@ -134,7 +134,7 @@ class Trainer:
         started = time.perf_counter()
         number = len(self.history) + 1
         loss, accuracy = self._train_epoch(number, progress)
-        classifier = PixelClassifier(self.averaged, self.plan.spec).eval()
+        classifier = InputClassifier(self.averaged, self.plan.spec).eval()
         logits = predict_logits(classifier, self.validation.inputs)
         figures = score(
             logits, self.validation.labels, self.plan.class_names, Calibration(temperature=1.0)

@@ -80,7 +80,7 @@ def test_predict_needs_httpx_only_to_ask_a_service():
 def test_predict_prints_a_table():
     result = perceiver("predict", "--format", "table", "app/samples/7.png", "app/samples/3.png")
     header, *rows = result.stdout.splitlines()
-    assert header.split() == ["image", "digit", "confidence"]
+    assert header.split() == ["image", "label", "confidence"]
     assert [row.split()[:2] for row in rows] == [
         ["app/samples/7.png", "7"],
         ["app/samples/3.png", "3"],

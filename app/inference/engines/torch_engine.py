@@ -16,7 +16,7 @@ from app.inference.engines import EngineError, EngineName, Outputs
 from model.checkpoint.card import InputSpec
 from model.checkpoint.folder import Checkpoint
 from model.network.recognizer import (
-    PixelExplainer,
+    InputExplainer,
     Recognizer,
     folded,
     load_recognizer,
@@ -50,7 +50,7 @@ class TorchEngine:
             self._recognizer = copy.deepcopy(folded(recognizer)).to(device)
             if on_cuda:
                 self._recognizer.half()
-            self._explainer = PixelExplainer(plain_classifier(recognizer)).eval().to(device)
+            self._explainer = InputExplainer(plain_classifier(recognizer)).eval().to(device)
         except RuntimeError as error:
             raise EngineError(f"PyTorch cannot use the device {device}: {error}") from error
         self._batches: dict[int, PaddedBatch] | None = {} if on_cuda else None

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator
 import httpx
 import numpy as np
 import pytest
-from fastapi import FastAPI
 
-from app.application import create_app
+from app.application import Application, create_app
 from app.inference.engines import EngineName, Outputs
 from app.inference.predictor import Predictor
 from app.settings import Settings
@@ -53,17 +52,17 @@ def engine() -> MoodyEngine:
 
 
 @pytest.fixture
-async def app(engine: MoodyEngine, checkpoint: Checkpoint) -> AsyncIterator[FastAPI]:
-    settings = Settings(max_queue=2, max_files=2, request_timeout_s=0.5)
+async def app(engine: MoodyEngine, checkpoint: Checkpoint) -> AsyncIterator[Application]:
+    settings = Settings(max_queue=2, max_files=2, request_timeout_s=2)
     app = create_app(settings, lambda settings: Predictor(checkpoint.card, engine, settings))
-    await app.state.service.start()
+    await app.start()
     yield app
     engine.open.set()
-    await app.state.service.stop()
+    await app.stop()
 
 
 @pytest.fixture
-async def inside(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def inside(app: Application) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://inside") as client:
         yield client

@@ -5,9 +5,8 @@ import re
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
-from app.application import create_app
+from app.application import Application, create_app
 from app.inference.predictor import STUCK_AFTER_S
 from app.settings import Settings
 from app.wire.contracts import CONTRACTS
@@ -42,8 +41,8 @@ async def test_before_the_start_it_lives_but_is_not_ready():
 
 
 @pytest.mark.anyio
-async def test_after_the_stop_it_refuses(app: FastAPI, inside: httpx.AsyncClient):
-    await app.state.service.stop()
+async def test_after_the_stop_it_refuses(app: Application, inside: httpx.AsyncClient):
+    await app.stop()
     assert_problem(await inside.get("/health/ready"), 503, "not-ready", "/health/ready")
     response = await inside.post("/predict", files={"file": SEVEN})
     assert_problem(response, 503, "not-ready", "/predict")
@@ -73,7 +72,7 @@ async def test_a_full_queue_refuses_and_a_deadline_ends_the_wait(
 
 @pytest.mark.anyio
 async def test_who_hangs_up_is_not_computed(
-    app: FastAPI, engine: MoodyEngine, inside: httpx.AsyncClient
+    app: Application, engine: MoodyEngine, inside: httpx.AsyncClient
 ):
     first = await hold_up(engine, inside)
     messages = asyncio.Queue[dict]()

@@ -511,6 +511,7 @@ def test_page_is_small_local_and_revalidated(client: httpx.Client):
         assert answer.status_code == 200
         if link.startswith("web/"):
             assert answer.headers["cache-control"] == "no-cache"
+            assert answer.headers["vary"] == "Accept-Encoding"
             known = {"If-None-Match": f'W/"x", {answer.headers["etag"]}'}
             assert client.get(link, headers=known).status_code == 304
             plain = client.get(link, headers={"Accept-Encoding": "gzip;q=0"})
@@ -518,7 +519,8 @@ def test_page_is_small_local_and_revalidated(client: httpx.Client):
             assert plain.content == answer.content
             assert plain.headers["etag"] != answer.headers["etag"]
     assert client.head("/").headers["content-length"] == page.headers["content-length"]
-    assert client.get("/web/../settings.py").status_code == 404
+    for path in ("/web/../settings.py", "/web/%2e%2e/settings.py", "/web//etc/passwd", "/web/"):
+        assert client.get(path).json()["type"] == "/problems/not-found"
     assert sum(path.stat().st_size for path in files) < BUDGET
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from app.gate.service import Service, create_service
+from app.application import create_service
+from app.gate.service import Service
+from app.inference.models import Model
 from app.inference.predictor import load_predictor
 from app.server.control import (
     Abort,
@@ -70,7 +72,7 @@ class Worker:
 async def working(folder: Path) -> AsyncIterator[Worker]:
     settings = Settings(weights=ROOT / Settings().weights)
     service = create_service(settings, load_predictor)
-    await service.start()
+    service.models.put_in_place(Model(load_predictor(settings)))
     ours, theirs = multiprocessing.Pipe()
     worker = Worker(service, SupervisorEnd(ours), folder, asyncio.Event())
     WorkerEnd(service, theirs, folder).start(worker.stopped.set)
@@ -81,7 +83,7 @@ async def working(folder: Path) -> AsyncIterator[Worker]:
             worker.supervisor.close()
         with anyio.fail_after(START_LIMIT_S):
             await worker.stopped.wait()
-        await service.stop()
+        await service.models.close()
 
 
 def of_version(checkpoint: Checkpoint, version: str) -> Prepare:

@@ -134,7 +134,7 @@ def test_a_signal_stops_it_well(number: signal.Signals):
 
 
 def test_termination_ends_readiness_first_and_answers_what_is_in_flight():
-    with serving("--drain-delay-s", "1") as server:
+    with serving("--drain-delay-s", "2") as server:
         address = urlsplit(server.url)
         with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
             connection.sendall(

@@ -102,7 +102,7 @@ def test_each_request_counts_where_it_should(server: Server, client: httpx.Clien
         assert more("perceiver_stage_duration_seconds_count", stage=stage) == 4
     assert more("perceiver_batch_size_sum") == 4
     assert 1 <= more("perceiver_batch_size_count") <= 4
-    assert more("perceiver_predictions_total", digit="7") == 4
+    assert more("perceiver_predictions_total", label="7") == 4
     assert more("perceiver_prediction_confidence_count") == 4
     assert more("perceiver_prediction_novelty_count") == 4
     assert more("perceiver_prediction_novelty_bucket", le="0.5") == 4  # it is a digit

@@ -14,8 +14,8 @@ from model.checkpoint.folder import Checkpoint, explain_weights, read_checkpoint
 from model.modalities.digits.modality import SPEC
 from model.network.perceiver import Perceiver
 from model.network.recognizer import (
+    InputClassifier,
     NoveltyHead,
-    PixelClassifier,
     Recognizer,
     load_recognizer,
     pack_weights,
@@ -26,7 +26,7 @@ from model.training.export import PARITY_TOLERANCE, export_explain_onnx, export_
 def small_recognizer(seed: int, depth: int = 2) -> Recognizer:
     torch.manual_seed(seed)
     perceiver = Perceiver(depth=depth, num_latents=4, latent_dim=16, latent_heads=2, cross_heads=2)
-    classifier = PixelClassifier(perceiver, SPEC)
+    classifier = InputClassifier(perceiver, SPEC)
     return Recognizer(classifier, NoveltyHead(depth, 16)).eval()
 
 
@@ -72,7 +72,7 @@ def test_graph_takes_pixels_by_name(graph: bytes):
 
 def test_normalisation_is_the_cards():
     perceiver = Perceiver(depth=1)
-    classifier = PixelClassifier(perceiver, SPEC.model_copy(update={"mean": 0.5, "std": 0.25}))
+    classifier = InputClassifier(perceiver, SPEC.model_copy(update={"mean": 0.5, "std": 0.25}))
     pixels = torch.tensor([[[[0, 255]]]], dtype=torch.uint8)
     torch.testing.assert_close(classifier.normalise(pixels), torch.tensor([[[[-2.0, 2.0]]]]))
 

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,9 @@ def small_trainer(recipe: TrainConfig = SMALL_RECIPE) -> Trainer:
     return Trainer(plan, train, validation, runtime)
 
 
-def run_train(*flags: str, **options) -> subprocess.CompletedProcess[str]:
+def run_train(*flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "model", "train", *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def without_times(state: dict) -> dict:
@@ -140,19 +141,16 @@ def tiny_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_wrong_data_is_refused_in_a_sentence(tiny_mnist: Path, tmp_path: Path):
-    result = run_train("--data", str(tiny_mnist), cwd=tmp_path)
-    assert result.returncode == 2
-    assert "SHA-256 differs" in result.stderr
-    assert "Traceback" not in result.stderr
+def test_wrong_data_is_refused_in_a_sentence(tiny_mnist: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "--data", str(tiny_mnist)]) == 2
+    assert "SHA-256 differs" in capsys.readouterr().err
 
 
-def test_missing_data_names_folder_and_files(tmp_path: Path):
-    result = run_train("--data", str(tmp_path))
-    assert result.returncode == 2
-    assert str(tmp_path) in result.stderr
-    assert all(name in result.stderr for name in MNIST_SHA256)
-    assert "Traceback" not in result.stderr
+def test_missing_data_names_folder_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "--data", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert str(tmp_path) in told
+    assert all(name in told for name in MNIST_SHA256)
 
 
 @pytest.mark.parametrize(
@@ -211,45 +209,94 @@ def test_flags_go_over_the_preset_and_the_environment_counts_for_nothing(monkeyp
 
 
 FAST = (
-    "--preset", "smoke", "--train-samples", "1280", "--validation-samples", "200",
+    "--preset", "smoke", "--train-samples", "640", "--validation-samples", "200", "--epochs", "3",
     "--num-latents", "4", "--latent-dim", "16", "--latent-heads", "2", "--cross-heads", "2",
     "--precision", "float32", "--outliers", "10",
 )  # fmt: skip
+EPOCHS = 3
 
 
-def test_command_writes_a_checkpoint_that_evaluate_confirms(mnist_folder: Path, tmp_path: Path):
-    out, run = tmp_path / "weights", tmp_path / "run"
-    places = ("--data", str(mnist_folder), "--out", str(out), "--run-folder", str(run))
-    result = run_train(*FAST, *places, "--epochs", "2")
+@dataclass(frozen=True)
+class Run:
+    """A run of the command, and where it left what."""
+
+    flags: tuple[str, ...]
+    weights: Path
+    folder: Path
+
+    @classmethod
+    def below(cls, folder: Path, data: Path) -> "Run":
+        """One that has not begun."""
+        weights, run = folder / "weights", folder / "run"
+        places = ("--data", str(data), "--out", str(weights), "--run-folder", str(run))
+        return cls((*FAST, *places), weights, run)
+
+    def history(self) -> list[dict]:
+        """The epochs that are kept."""
+        return torch.load(self.folder / STATE_FILE, weights_only=True)["history"]
+
+
+@pytest.fixture(scope="module")
+def whole_run(
+    mnist_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Run, subprocess.CompletedProcess[str]]:
+    """A run from its start to its end, and what the command said."""
+    run = Run.below(tmp_path_factory.mktemp("whole"), mnist_folder)
+    return run, run_train(*run.flags)
+
+
+def test_command_writes_a_checkpoint_that_evaluate_confirms(
+    whole_run: tuple[Run, subprocess.CompletedProcess[str]],
+    mnist_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    run, result = whole_run
     assert result.returncode == 0, result.stderr
-    assert "epoch   2/2" in result.stdout
+    assert f"epoch   {EPOCHS}/{EPOCHS}" in result.stdout
     assert "sample/s" in result.stderr
 
-    checkpoint = read_checkpoint(out)
-    assert checkpoint.card.dataset.train == 1280
+    checkpoint = read_checkpoint(run.weights)
+    assert checkpoint.card.dataset.train == 640
     assert checkpoint.card.metrics["test"].n == 10_000
     for plot in ("training", "confusion", "misread", "attention"):
-        assert (out / f"plots/{plot}.png").read_bytes().startswith(b"\x89PNG")
+        assert (run.weights / f"plots/{plot}.png").read_bytes().startswith(b"\x89PNG")
 
-    command = [sys.executable, "-m", "model", "evaluate", str(out), "--data", str(mnist_folder)]
     stored = tmp_path / "evaluation.json"
-    evaluated = subprocess.run(
-        [*command, "--out", str(stored)], capture_output=True, text=True, timeout=300
-    )
-    assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr
-    assert "claims hold" in evaluated.stdout
+    flags = ("--data", str(mnist_folder), "--out", str(stored))
+    assert main(["evaluate", str(run.weights), *flags]) == 0
+    assert "claims hold" in capsys.readouterr().out
     assert json.loads(stored.read_text())["n"] == 10_000
 
 
-EPOCHS = 12
+ENDLESS = """
+import sys
+from model.__main__ import main
+from model.training.trainer import Trainer
+
+train_step = Trainer._train_step
+
+def train_step_again(self, *batch):
+    while len(self.history) == 2:
+        train_step(self, *batch)
+    return train_step(self, *batch)
+
+Trainer._train_step = train_step_again
+sys.exit(main(["train", *sys.argv[1:]]))
+"""
 
 
-def test_interrupted_run_is_resumed_to_its_end(
-    mnist_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_interrupted_run_is_resumed_by_two_processes_to_the_loss_curve_of_one(
+    whole_run: tuple[Run, subprocess.CompletedProcess[str]],
+    mnist_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ):
-    places = ("--data", str(mnist_folder), "--out", str(tmp_path / "weights"))
-    flags = (*FAST, *places, "--run-folder", str(tmp_path / "run"), "--epochs", str(EPOCHS))
-    command = [sys.executable, "-u", "-m", "model", "train", *flags]
+    """Interrupted within an epoch that would not end."""
+    run = Run.below(tmp_path, mnist_folder)
+    # A shell that starts the tests in the background has its children ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    command = [sys.executable, "-u", "-c", ENDLESS, *run.flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
@@ -260,32 +307,20 @@ def test_interrupted_run_is_resumed_to_its_end(
     assert process.returncode == 130, errors
     assert "--resume" in errors
     assert "Traceback" not in errors
-    state = torch.load(tmp_path / "run" / STATE_FILE, weights_only=True)
-    assert len(state["history"]) >= 2
+    assert len(run.history()) == 2
 
-    assert main(["train", *flags]) == 2
+    assert main(["train", *run.flags]) == 2
     assert "--resume" in capsys.readouterr().err
 
-    resumed = run_train(*flags, "--resume")
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    command = [sys.executable, "-m", *launcher, "model", "train", *run.flags, "--resume"]
+    resumed = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert resumed.returncode == 0, resumed.stderr
-    state = torch.load(tmp_path / "run" / STATE_FILE, weights_only=True)
-    assert [entry["epoch"] for entry in state["history"]] == list(range(1, EPOCHS + 1))
-    assert read_checkpoint(tmp_path / "weights").card.training.recipe.epochs == EPOCHS
+    assert [entry["epoch"] for entry in run.history()] == list(range(1, EPOCHS + 1))
+    assert read_checkpoint(run.weights).card.training.recipe.epochs == EPOCHS
 
-
-def test_two_processes_give_the_loss_curve_of_one(mnist_folder: Path, tmp_path: Path):
-    curves = []
-    for processes in (1, 2):
-        run = tmp_path / f"run-{processes}"
-        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-        command = [
-            sys.executable, "-m", *(launcher if processes > 1 else []), "model", "train", *FAST,
-            "--data", str(mnist_folder), "--out", str(tmp_path / "weights"),
-            "--run-folder", str(run),
-            "--epochs", "2",
-        ]  # fmt: skip
-        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert result.returncode == 0, result.stderr
-        state = torch.load(run / STATE_FILE, weights_only=True)
-        curves.append([(e["train_loss"], e["validation_loss"]) for e in state["history"]])
-    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
+    curves = [
+        [(epoch["train_loss"], epoch["validation_loss"]) for epoch in each.history()]
+        for each in (whole_run[0], run)
+    ]
+    np.testing.assert_allclose(*curves, rtol=1e-4)
