@@ -11,7 +11,11 @@ from app.cores import usable_cores
 
 LogFormat = Literal["auto", "text", "json"]
 
-_EXPORTER = "opentelemetry.exporter.otlp.proto.http"
+# Of the extra `otel`.
+_SPAN_PACKAGES = (
+    "opentelemetry.exporter.otlp.proto.http",
+    "opentelemetry.instrumentation.asgi",
+)
 
 
 class Settings(BaseSettings):
@@ -88,7 +92,7 @@ class Settings(BaseSettings):
     @classmethod
     def _spans_can_be_exported(cls, endpoint: str) -> str:
         try:
-            missing = endpoint and importlib.util.find_spec(_EXPORTER) is None
+            missing = endpoint and not all(map(importlib.util.find_spec, _SPAN_PACKAGES))
         except ModuleNotFoundError:  # not even the packages that would hold it
             missing = True
         if missing:

@@ -94,7 +94,7 @@ def test_half_precision_in_padded_batches_reads_the_same(
     recognizer = load_recognizer(checkpoint)
     with torch.inference_mode():
         expected = recognizer(torch.from_numpy(images))[0].numpy()
-        batch = PaddedBatch(folded(recognizer).half(), 128, images.shape[1:], "cpu")
+        batch = PaddedBatch(folded(recognizer).half(), 128, checkpoint.card.input, "cpu")
         parts = [batch.compute(part) for part in np.array_split(images, 9)]
     actual = np.concatenate([part.logits for part in parts])
     assert actual.dtype == np.float32
