@@ -229,7 +229,7 @@ def try_client(part: Part) -> None:
 def try_train(part: Part) -> None:
     """A small run writes a checkpoint, whose claims `perceiver evaluate` confirms."""
     data = ("--data", str(Path(MNIST or "").resolve()))
-    size = ("--epochs", "1", "--train-images", "1280", "--validation-images", "200")
+    size = ("--epochs", "1", "--train-samples", "1280", "--validation-samples", "200")
     out = part.folder / "weights/perceiver-smoke"
     part.run("perceiver", "train", "--preset", "smoke", *data, *size)
     check((out / "model.onnx").is_file(), "perceiver train leaves no graph")

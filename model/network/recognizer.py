@@ -88,7 +88,7 @@ class Recognizer(nn.Module):
         values = values.float()
         summaries = self.classifier.summaries(values)
         novelty = self.novelty(summaries)
-        blank = values.flatten(1).amax(dim=1) == 0
+        blank = values.amax(dim=tuple(range(1, values.ndim))) == 0
         novelty = torch.where(blank, torch.ones_like(novelty), novelty)
         return self.classifier.classify(summaries), novelty
 

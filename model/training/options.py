@@ -40,12 +40,7 @@ class Command(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        cls, settings_cls: type[BaseSettings], init_settings: Any, *args: Any, **others: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags alone: a variable such as MODEL or SEED in the environment is not meant for us."""
         return (init_settings,)
@@ -125,23 +120,21 @@ class Train(Command, cli_prog_name="perceiver train"):
         presets = flags.presets
         preset = next(iter(presets)) if chosen.preset is None else chosen.preset
         names: Any = Literal
-        told = "; ".join(f"{name}: {preset.description}" for name, preset in presets.items())
-        groups: dict[str, type[BaseModel]] = {
-            "model": PerceiverConfig,
-            "recipe": TrainConfig,
-            "options": flags.options,
+        told = "; ".join(f"{name}: {known.description}" for name, known in presets.items())
+        shortcuts = {
+            f"{group}.{flag}": flag
+            for group, config in (
+                ("model", PerceiverConfig),
+                ("recipe", TrainConfig),
+                ("options", flags.options),
+            )
+            for flag in _flags(config)
         }
         command = create_model(
             "Train",
             __base__=cls,
             __doc__=cls.__doc__,
-            __cls_kwargs__={
-                "cli_shortcuts": {
-                    f"{group}.{flag}": flag
-                    for group, config in groups.items()
-                    for flag in _flags(config)
-                }
-            },
+            __cls_kwargs__={"cli_shortcuts": shortcuts},
             preset=(names[tuple(presets)], Field(preset, description=f"starting values; {told}")),
             options=(flags.options, flags.options()),
         )

@@ -34,9 +34,7 @@ from model.training.runtime import TrainError, open_runtime
 from model.training.trainer import Plan, Trainer
 
 STATE_FILE = "state.pt"
-
-
-EXTRA_FILE = "extra.npz"
+EXTRA_FILE = "extra.npz"  # samples that the modality made: they take minutes
 
 
 def train(options: Train) -> Path:
@@ -108,7 +106,7 @@ def _fitted(config: PerceiverConfig, dataset: Dataset) -> PerceiverConfig:
 
 
 def _keep_extra(made: Labelled | None, path: Path) -> None:
-    """Keeps the samples that the modality made, or that it made none, for when the run goes on."""
+    """Keeps what was made for when the run goes on, in place of what was kept before."""
     path.unlink(missing_ok=True)
     if made is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,6 +116,7 @@ def _keep_extra(made: Labelled | None, path: Path) -> None:
 
 
 def _with_extra(taught: Labelled, path: Path) -> Labelled:
+    """Adds the samples that were kept, if any were."""
     if not path.exists():
         return taught
     with np.load(path) as arrays:

@@ -11,12 +11,10 @@ from scipy.stats import mannwhitneyu
 
 from model.errors import UserError
 from model.evaluation.suite import Report, Subject, Suite
+from model.modalities import Limits
 from model.modalities.digits import robustness
 from model.modalities.digits.form import prepare_file
 from model.modalities.digits.reading.finder import DigitFinder
-from model.modalities.digits.reading.judge import best_ways
-from model.modalities.digits.reading.marks import find_marks
-from model.modalities.digits.reading.segment import segment
 from model.modalities.digits.synthetic import unlike_held_out
 from model.modalities.digits.synthetic.strips import STYLES, write
 from model.modalities.digits.synthetic.unlike import draw, picture_of
@@ -128,18 +126,13 @@ def strips(subject: Subject) -> Report:
 
 def _read(subject: Subject, finder: DigitFinder, picture: Image.Image) -> str:
     """What a picture says, its lines parted by line feeds."""
-    marks = find_marks(picture, picture.size)
-    found = segment(marks, subject.card.input, finder.network)
-    if not found.candidates:
+    found = finder(_png(picture), Limits(pixels=picture.width * picture.height))
+    if not found.inputs:
         return ""
-    logits, novelty = subject.predict(np.stack([c.pixels for c in found.candidates]))
-    probabilities = subject.card.calibration.probabilities(logits)
-    costs = finder.judge.costs(found.candidates, probabilities, novelty)
-    labels = subject.card.labels
-    return "\n".join(
-        "".join(labels[int(logits[index].argmax())] for index in way)
-        for way in best_ways(found, costs)
-    )
+    logits, novelty = subject.predict(np.stack(found.inputs))
+    lines = found.choose(subject.card.calibration.probabilities(logits), novelty)
+    labels = [subject.card.labels[answer] for answer in logits.argmax(axis=1)]
+    return "\n".join("".join(labels[part.index] for part in line) for line in lines)
 
 
 def _read_files(subject: Subject, files: Iterable[bytes]) -> NDArray[np.int64]:

@@ -100,7 +100,8 @@ def test_explaining_graph_computes_logits_and_attention(recognizer: Recognizer, 
 def test_graphs_are_made_anew_from_the_weights(checkpoint: Checkpoint, tmp_path: Path):
     config = PerceiverConfig(depth=1, num_latents=4, latent_dim=16, latent_heads=2, cross_heads=2)
     weights = pack_weights(small_recognizer(seed=2, depth=1))
-    old = {"model.safetensors": weights, "model.onnx": b"out of date", "notes.txt": b"kept"}
+    stale = dict.fromkeys(("model.onnx", "selfcheck.npz"), b"out of date")
+    old = {"model.safetensors": weights, "notes.txt": b"kept", **stale}
     card = checkpoint.card.model_copy(update={"model": config, "name": "small"})
     write_checkpoint(tmp_path / "small", card, old)
     assert read_checkpoint(tmp_path / "small").explain_onnx is None
