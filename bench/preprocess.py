@@ -15,7 +15,7 @@ from PIL import Image
 
 from model.modalities.digits.form import prepare
 from model.modalities.digits.modality import SPEC
-from model.modalities.digits.synthetic.user_pictures import NUISANCES, plain, upload
+from model.modalities.digits.synthetic.user_pictures import NUISANCES, plain, user_picture
 from model.modalities.pillow import load_upright
 from tests.digits import load_digits
 
@@ -42,7 +42,7 @@ def main() -> None:
                 for digit in digits[:FILES]:
                     recipe = NUISANCES[name](plain(random), random)
                     recipe = replace(recipe, width=width, height=height, kind=kind)
-                    times.append(fastest(upload(digit, recipe, random), runs))
+                    times.append(fastest(user_picture(digit, recipe, random), runs))
                 cells = [f(column) for column in zip(*times, strict=True) for f in (median, max)]
                 print(
                     f"{f'{width}x{height}':<12}{kind:<8}{name:<18}"

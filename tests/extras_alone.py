@@ -191,11 +191,10 @@ def try_base(part: Part) -> None:
     """ONNX Runtime answers, the page and the documentation are whole, files are read."""
     with part.serving() as url:
         reads_a_seven(url, engine="onnxruntime")
-        for file in (ROOT / "app/web").iterdir():
-            check(get(f"{url}/web/{file.name}") == file.read_bytes(), f"the page lacks {file.name}")
-        for file in (ROOT / "app/samples").iterdir():
-            served = get(f"{url}/web/samples/{file.name}")
-            check(served == file.read_bytes(), f"the page lacks {file.name}")
+        for folder, place in (("app/web", "web"), ("app/samples", "web/samples")):
+            for file in (ROOT / folder).rglob("*.*"):
+                name = f"{place}/{file.relative_to(ROOT / folder)}"
+                check(get(f"{url}/{name}") == file.read_bytes(), f"{name} is another file")
         check(b"<title>" in get(url), "there is no page")
         check(b"swagger-ui" in get(f"{url}/docs"), "there is no documentation")
     answer = json.loads(part.run("perceiver", "predict", str(SEVEN)))
@@ -283,11 +282,14 @@ def reads_a_seven(url: str, engine: str) -> None:
 
 
 def get(url: str, image: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
-    """The body of a GET, or of a POST of an image; raises OSError where it is refused."""
+    """The body of a GET, or of a POST of an image; raises `Failure` where it is refused."""
     request = urllib.request.Request(url, image, {"Content-Type": "image/png", **(headers or {})})
-    with urllib.request.urlopen(request, timeout=60) as response:
-        body: bytes = response.read()
-        return body
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            body: bytes = response.read()
+            return body
+    except OSError as error:
+        raise Failure(f"{url}: {error}") from error
 
 
 def check(holds: bool, sentence: str) -> None:
