@@ -1,0 +1,1 @@
+"""Labelled samples: data sets, their parts, MNIST's files, and random warps of a batch."""
