@@ -20,16 +20,21 @@ class Identity(NamedTuple):
 
 def identify(headers: Iterable[tuple[bytes, bytes]]) -> Identity:
     """The caller's own id if it is visible ASCII of bearable length, else a new one."""
-    request_id: str | None = None
-    traceparents: list[bytes] = []
+    request_id = ""
+    caller = None
+    traceparents = 0
     tracestates: list[str] = []
     for name, value in headers:
         if name == b"x-request-id":
-            if request_id is None and _ID.fullmatch(value):
-                request_id = value.decode("ascii")
+            if not request_id and _ID.fullmatch(value):
+                request_id = value.decode()
         elif name == b"traceparent":
-            traceparents.append(value)
+            traceparents += 1
+            caller = parse_traceparent(value)
         elif name == b"tracestate":
             tracestates.append(value.decode("latin-1"))
-    caller = parse_traceparent(traceparents[0]) if len(traceparents) == 1 else None
-    return Identity(request_id or f"{random.getrandbits(128):032x}", caller, ",".join(tracestates))
+    return Identity(
+        request_id or f"{random.getrandbits(128):032x}",
+        caller if traceparents == 1 else None,
+        ",".join(tracestates),
+    )

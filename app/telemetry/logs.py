@@ -27,6 +27,10 @@ ACCESS = logging.getLogger("app.access")
 # What no line here tells needs not be found out for each.
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
+_RECORDS = {
+    level: vars(logging.LogRecord(ACCESS.name, level, __file__, 0, "request", None, None))
+    for level in (logging.INFO, logging.WARNING)
+}
 # Bytes that a pipe takes whole: what workers write at the same time stays apart.
 _WHOLE = getattr(select, "PIPE_BUF", 512)
 _RED, _YELLOW, _GREEN, _DIM, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[2m", "\x1b[0m"
@@ -67,9 +71,10 @@ def log_request(fields: dict[str, str | float], failed: bool) -> None:
     level = logging.WARNING if failed else logging.INFO
     if not ACCESS.isEnabledFor(level):
         return
-    # Made here, not by the logger, which would look for the line of code that calls it.
-    record = logging.LogRecord(ACCESS.name, level, __file__, 0, "request", None, None)
-    record.fields = fields
+    # A logger would look for the line of code that calls it, and a record for its module's name.
+    record = object.__new__(logging.LogRecord)
+    now = time.time()
+    vars(record).update(_RECORDS[level], created=now, msecs=now % 1 * 1000, fields=fields)
     ACCESS.handle(record)
 
 

@@ -141,10 +141,12 @@ class Metrics(Collector):
 
     def prediction(self, prediction: "Prediction") -> None:
         """Counts an image that was read."""
+        values = self._values
         for place, seconds in zip(self._stages, prediction.timing, strict=True):
             if seconds:  # an image that came as an array was not decoded
-                self._observe(place, _STAGE_SECONDS, seconds)
-        self._values[self._place(DIGITS, prediction.label)] += 1
+                values[place] += seconds
+                values[place + 1 + bisect_left(_STAGE_SECONDS, seconds)] += 1
+        values[self._place(DIGITS, prediction.label)] += 1
         self._observe(self._confidence, _SHARES, prediction.confidence)
         self._observe(self._novelty, _SHARES, prediction.novelty)
 
