@@ -11,9 +11,8 @@ from collections.abc import AsyncIterator
 import httpx
 import numpy as np
 import pytest
-from fastapi import FastAPI
 
-from app.application import create_app
+from app.application import Application, create_app
 from app.inference.engines import EngineName, Outputs
 from app.inference.predictor import STUCK_AFTER_S, Predictor
 from app.settings import Settings
@@ -59,17 +58,17 @@ def engine() -> MoodyEngine:
 
 
 @pytest.fixture
-async def app(engine: MoodyEngine, checkpoint: Checkpoint) -> AsyncIterator[FastAPI]:
+async def app(engine: MoodyEngine, checkpoint: Checkpoint) -> AsyncIterator[Application]:
     settings = Settings(max_queue=2, max_files=2, request_timeout_s=0.5)
     app = create_app(settings, lambda settings: Predictor(checkpoint.card, engine, settings))
-    await app.state.service.start()
+    await app.start()
     yield app
     engine.open.set()
-    await app.state.service.stop()
+    await app.stop()
 
 
 @pytest.fixture
-async def inside(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def inside(app: Application) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://inside") as client:
         yield client
@@ -105,8 +104,8 @@ async def test_before_the_start_it_lives_but_is_not_ready():
 
 
 @pytest.mark.anyio
-async def test_after_the_stop_it_refuses(app: FastAPI, inside: httpx.AsyncClient):
-    await app.state.service.stop()
+async def test_after_the_stop_it_refuses(app: Application, inside: httpx.AsyncClient):
+    await app.stop()
     assert_problem(await inside.get("/health/ready"), 503, "not-ready", "/health/ready")
     response = await inside.post("/predict", files={"file": SEVEN})
     assert_problem(response, 503, "not-ready", "/predict")
@@ -136,7 +135,7 @@ async def test_a_full_queue_refuses_and_a_deadline_ends_the_wait(
 
 @pytest.mark.anyio
 async def test_who_hangs_up_is_not_computed(
-    app: FastAPI, engine: MoodyEngine, inside: httpx.AsyncClient
+    app: Application, engine: MoodyEngine, inside: httpx.AsyncClient
 ):
     first = await hold_up(engine, inside)
     messages = asyncio.Queue[dict]()
