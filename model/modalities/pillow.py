@@ -20,8 +20,6 @@ from model.modalities import (
     UnsupportedInputError,
 )
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
-MEDIA_TYPES = ("image/*",)
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",

@@ -23,11 +23,7 @@ from model.modalities.training import Options
 
 
 class Command(BaseSettings):
-    """A command of the command line: its fields are its flags.
-
-    Attributes:
-        stopped: what Ctrl-C answers.
-    """
+    """A command of the command line: its fields are its flags."""
 
     model_config = SettingsConfigDict(
         cli_kebab_case=True,
@@ -36,7 +32,7 @@ class Command(BaseSettings):
         cli_avoid_json=True,
     )
 
-    stopped: ClassVar[str] = "Stopped."
+    stopped: ClassVar[str] = "Stopped."  # what Ctrl-C answers
 
     @classmethod
     def settings_customise_sources(

@@ -38,23 +38,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run trains, and how.
+    """What a run trains, and how."""
 
-    Attributes:
-        model: the network.
-        spec: its input.
-        class_names: in the order of its outputs.
-        recipe: of the training.
-        options: the modality's own part of the recipe.
-        augment: changes a batch, by these options.
-    """
-
-    model: PerceiverConfig
-    spec: InputSpec
-    class_names: Sequence[str]
-    recipe: TrainConfig
-    options: "Options"
-    augment: "Augment"
+    model: PerceiverConfig  # the network
+    spec: InputSpec  # its input
+    class_names: Sequence[str]  # in the order of its outputs
+    recipe: TrainConfig  # of the training
+    options: "Options"  # the modality's own part of the recipe
+    augment: "Augment"  # changes a batch, by these options
 
     def recorded(self) -> dict[str, dict[str, Any]]:
         """What a resumed run must have in common with itself, for JSON."""
@@ -79,23 +70,14 @@ class Plan:
 
 @dataclass
 class Trainer:
-    """Training itself: one object holds all that an epoch changes.
+    """Training itself: one object holds all that an epoch changes."""
 
-    Attributes:
-        plan: what is trained, and how.
-        train: samples to learn from; a batch at a time is on the device.
-        validation: samples that choose the epoch.
-        runtime: where it runs.
-        history: of the epochs so far.
-        best_weights: those of the best of them.
-    """
-
-    plan: Plan
-    train: Labelled
-    validation: Labelled
-    runtime: Runtime
-    history: list[Epoch] = field(default_factory=list)
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    plan: Plan  # what is trained, and how
+    train: Labelled  # samples to learn from; a batch at a time is on the device
+    validation: Labelled  # samples that choose the epoch
+    runtime: Runtime  # where it runs
+    history: list[Epoch] = field(default_factory=list)  # of the epochs so far
+    best_weights: dict[str, Tensor] = field(default_factory=dict)  # those of the best of them
 
     def __post_init__(self) -> None:
         recipe, runtime = self.plan.recipe, self.runtime

@@ -20,17 +20,11 @@ DETAIL = 1600
 
 @dataclass(frozen=True)
 class FoundDigits:
-    """What may be the digits of a picture.
+    """What may be the digits of a picture."""
 
-    Attributes:
-        size: width and height of the upright picture.
-        segmentation: of its lines.
-        judge: that chooses.
-    """
-
-    size: tuple[int, int]
-    segmentation: Segmentation
-    judge: Judge
+    size: tuple[int, int]  # width and height of the upright picture
+    segmentation: Segmentation  # of its lines
+    judge: Judge  # that chooses
 
     @property
     def inputs(self) -> Sequence[NDArray[np.uint8]]:
