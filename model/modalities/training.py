@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from model.checkpoint.config import Frozen
 
 if TYPE_CHECKING:
     import torch
@@ -16,10 +18,8 @@ if TYPE_CHECKING:
     from model.evaluation.suite import Subject, Suite
 
 
-class Options(BaseModel):
+class Options(Frozen):
     """A modality's own part of the recipe; each field is a flag, and stands in the card."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class WarpRanges(Options):

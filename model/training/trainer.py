@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -93,11 +93,12 @@ class Trainer:
         self.parameters: list[Tensor] = list(self.perceiver.parameters())
         decayed = [p for p in self.parameters if p.ndim >= 2 and p is not self.perceiver.latents]
         others = [p for p in self.parameters if p.ndim < 2 or p is self.perceiver.latents]
+        groups: list[dict[str, Any]] = [
+            {"params": decayed},
+            {"params": others, "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(
-            cast(
-                "list[dict[str, Any]]",
-                [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
-            ),
+            groups,
             lr=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
             betas=(0.9, 0.98),
@@ -178,7 +179,15 @@ class Trainer:
         shuffled = torch.randperm(len(self.train), generator=generator, device=runtime.device)
         order = shuffled.cpu().numpy()
         totals = torch.zeros(2, device=runtime.device)  # loss, accuracy
-        with _bar(number, recipe, self.steps_per_epoch, progress) as bar:
+        with tqdm(
+            total=self.steps_per_epoch * recipe.batch_size,
+            desc=f"epoch {number}/{recipe.epochs}",
+            unit="sample",
+            unit_scale=True,
+            leave=False,
+            disable=not progress,
+            mininterval=0.5 if sys.stderr.isatty() else 30,
+        ) as bar:
             for step in range(self.steps_per_epoch):
                 self._set_learning_rate((number - 1) * self.steps_per_epoch + step)
                 batch = order[step * recipe.batch_size :][: recipe.batch_size]
@@ -247,15 +256,3 @@ class Trainer:
         joint = parameters_to_vector(gradients)
         dist.all_reduce(joint)
         vector_to_parameters(joint / self.runtime.processes, gradients)
-
-
-def _bar(number: int, recipe: TrainConfig, steps: int, shown: bool) -> "tqdm[Any]":
-    return tqdm(
-        total=steps * recipe.batch_size,
-        desc=f"epoch {number}/{recipe.epochs}",
-        unit="sample",
-        unit_scale=True,
-        leave=False,
-        disable=not shown,
-        mininterval=0.5 if sys.stderr.isatty() else 30,
-    )

@@ -115,11 +115,7 @@ def cheapest(
 
 
 def best_ways(found: Segmentation, costs: NDArray[np.float64]) -> list[list[int]]:
-    """The cheapest way through each line.
-
-    Args:
-        found: on a picture.
-        costs: of each candidate.
+    """The cheapest way through each line, by what each candidate costs (N,).
 
     Returns: per line the indices of the candidates that are digits, left to right; lines
     without any are left out.

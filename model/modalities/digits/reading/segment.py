@@ -110,13 +110,7 @@ class Segmentation:
 
 
 def segment(marks: Marks, spec: InputSpec, network: ExtentNetwork) -> Segmentation:
-    """All that may be a digit.
-
-    Args:
-        marks: in the picture.
-        spec: the form of the candidates.
-        network: tells which digit each pixel belongs to.
-    """
+    """All that may be a digit among marks, in the form of `spec`."""
     candidates: list[Candidate] = []
     rows: list[tuple[Piece, ...]] = []
     skips: list[tuple[float, ...]] = []

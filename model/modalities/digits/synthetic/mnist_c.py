@@ -5,6 +5,7 @@ differ from their data set. Training sees other damage, never these.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -276,9 +277,7 @@ def _ink(path: NDArray[np.float64]) -> Greys:
     """
     pixels = np.arange(SIDE)
     ink = np.zeros((len(path), SIDE, SIDE), dtype=np.float32)
-    for (c0, r0), (c1, r1) in zip(
-        path.transpose(1, 2, 0)[:-1], path.transpose(1, 2, 0)[1:], strict=True
-    ):
+    for (c0, r0), (c1, r1) in pairwise(path.transpose(1, 2, 0)):
         slope = ((r1 - r0) / (c1 - c0))[:, None]
         heights = r0[:, None] + slope * (pixels - c0[:, None])  # (N, columns)
         distance = np.abs(pixels[None, :, None] - heights[:, None]).clip(max=LINE_REACH - 1e-6)

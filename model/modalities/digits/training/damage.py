@@ -56,11 +56,6 @@ def _uniform(images: Tensor, low: float, high: float, generator: torch.Generator
     return low + (high - low) * draw
 
 
-def _normal(images: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """(B, 1, *size) standard normal noise."""
-    return torch.randn(len(images), 1, *size, generator=generator, device=images.device)
-
-
 def _coin(images: Tensor, generator: torch.Generator) -> Tensor:
     """(B, 1, 1, 1) of bools."""
     return _uniform(images, 0, 1, generator) < 0.5
@@ -87,7 +82,7 @@ def _smooth_field(images: Tensor, knots: int, generator: torch.Generator) -> Ten
 
 def gaussian_noise(images: Tensor, generator: torch.Generator) -> Tensor:
     strength = _uniform(images, 0.05, 0.4, generator)
-    return images + strength * _normal(images, _size(images), generator)
+    return images + strength * torch.randn(images.shape, generator=generator, device=images.device)
 
 
 def impulse_noise(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -108,13 +108,11 @@ def fit_judge(
     held_out = len(kept) // HELD_OUT
     fitted = fit(kept[held_out:], seed)
     judge = Judge(fitted)
-    right = [way_taken(known, judge) == known.way for known in kept[:held_out]]
+    right = [
+        cheapest(known.spans, known.skips, judge.costs_of(known.features)) == known.way
+        for known in kept[:held_out]
+    ]
     return fitted, float(np.mean(right))
-
-
-def way_taken(known: Lesson, judge: Judge) -> list[int]:
-    """The cheapest way through a line, by its candidates' indices."""
-    return cheapest(known.spans, known.skips, judge.costs_of(known.features))
 
 
 def fit(lessons: Sequence[Lesson], seed: int) -> Arrays:
