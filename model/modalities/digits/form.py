@@ -207,8 +207,8 @@ def is_about_centred(grey: Grey) -> bool:
     ink = grey > 96
     if not ink.any():
         return False
-    top, bottom, left, right = _extent(ink)
-    share = max((bottom - top) / height, (right - left) / width)
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    share = max((rows[-1] + 1 - rows[0]) / height, (columns[-1] + 1 - columns[0]) / width)
     away = max(
         abs(m + 0.5 - n / 2) / n for m, n in zip(_centre_of_mass(grey), grey.shape, strict=True)
     )
@@ -275,12 +275,6 @@ def _to_8_bit(picture: Image.Image) -> Image.Image:
         span = float(np.ptp(values)) or 1.0
         scaled = (values - values.min()) * (255 / span)
     return Image.fromarray(scaled.round().astype(np.uint8))
-
-
-def _extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right of what is set; ends exclusive. Something must be set."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
 def _centre_of_mass(grey: Grey) -> tuple[float, float]:

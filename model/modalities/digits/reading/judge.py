@@ -1,32 +1,21 @@
 """Tells what it costs to take candidates for digits, and finds the cheapest way through a line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.modalities.digits.reading.learned import JUDGE_FILE, read_npz
+from model.modalities.digits.reading.learned import JUDGE_FILE, Learned
 from model.modalities.digits.reading.segment import Candidate, Segmentation
 
 
-class Judge:
+class Judge(Learned):
     """A small network that weighs candidates.
 
-    Args:
-        arrays: hidden (features, H), bias (H,), out (H,), out_bias ().
+    Its arrays are hidden (features, H), bias (H,), out (H,), out_bias ().
     """
 
-    def __init__(self, arrays: Mapping[str, NDArray[np.floating]]) -> None:
-        self._arrays = arrays
-
-    @classmethod
-    def from_npz(cls, content: bytes) -> "Judge":
-        """Reads the arrays as training writes them.
-
-        Raises:
-            ValueError: the content is something else.
-        """
-        return cls(read_npz(content, JUDGE_FILE))
+    file = JUDGE_FILE
 
     def costs(
         self,

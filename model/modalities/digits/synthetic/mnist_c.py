@@ -236,15 +236,11 @@ def _clouds(count: int, generator: np.random.Generator) -> Greys:
 
     A map of 256x256 repeats at its edges and serves 64 images, each with a window of its own.
     """
-    per_axis = 8
-    maps = -(-count // per_axis**2)
-    clouds = np.empty((maps * per_axis**2, SIDE, SIDE), dtype=np.float32)
-    for index in range(maps):
-        plasma = _plasma(256, 1.4**2, generator)
-        tiles = plasma.reshape(per_axis, 32, per_axis, 32).transpose(0, 2, 1, 3)
-        begin = index * per_axis**2
-        clouds[begin : begin + per_axis**2] = tiles.reshape(-1, 32, 32)[:, :SIDE, :SIDE]
-    return clouds[:count]
+    clouds = []
+    for _ in range(0, count, 64):
+        tiles = _plasma(256, 1.4**2, generator).reshape(8, 32, 8, 32).swapaxes(1, 2)
+        clouds.append(tiles.reshape(64, 32, 32)[:, :SIDE, :SIDE])
+    return np.concatenate(clouds)[:count]
 
 
 def _plasma(size: int, decay: float, generator: np.random.Generator) -> Greys:
