@@ -124,9 +124,7 @@ class FoundParts(Protocol):
     def choose(self, probabilities: NDArray[Any], novelty: NDArray[Any]) -> list[list[ChosenPart]]:
         """The best reading, line by line, each from left to right.
 
-        Args:
-            probabilities: the model's of each candidate (N, classes).
-            novelty: the model's of each candidate (N,).
+        The model's probabilities are (N, classes), its novelty (N,), of the N candidates.
         """
         ...
 
@@ -140,11 +138,7 @@ class HasParts(Protocol):
     """A modality whose samples may show several things, each to be read alone."""
 
     def find_parts(self, learned: Mapping[str, bytes], spec: InputSpec) -> FindParts | None:
-        """A function that finds parts in the input's form.
-
-        Args:
-            learned: the checkpoint's files for this, by name.
-            spec: of the input.
+        """A function that finds parts in the input's form, by the checkpoint's files for this.
 
         Returns: none where the checkpoint lacks a file.
 

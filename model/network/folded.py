@@ -29,11 +29,9 @@ from model.network.perceiver import (
 
 
 class FoldedPerceiver(nn.Module):
-    """A Perceiver in evaluation mode behind its normalisation.
+    """A Perceiver in evaluation mode behind the normalisation of its input's spec.
 
-    Args:
-        perceiver: left as it is.
-        spec: of the input, whose mean and standard deviation normalise values.
+    The Perceiver that it is made of stays as it is.
     """
 
     positions: Tensor

@@ -112,9 +112,6 @@ def export_explain_onnx(classifier: InputClassifier, weights: bytes) -> bytes:
     float32 (batch, depth, heads, latents, *token grid). It is small, for it shares the learned
     arrays of model.safetensors: a session is given them by `explain_weights`.
 
-    Args:
-        weights: the content of model.safetensors.
-
     Raises:
         ExportError: ONNX Runtime's answers differ from PyTorch's by more than `PARITY_TOLERANCE`.
     """

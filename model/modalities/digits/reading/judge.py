@@ -26,11 +26,7 @@ class Judge(Learned):
         """What taking each candidate for a digit costs (N,).
 
         A way through a line is the more probable, by e to the difference, the less it costs in all.
-
-        Args:
-            candidates: that the model has read.
-            probabilities: (N, classes), the model's.
-            novelty: (N,), the model's.
+        The model's probabilities of the candidates are (N, classes), its novelty (N,).
         """
         if not candidates:
             return np.zeros(0)
@@ -64,8 +60,7 @@ def evidence(
     answer = probabilities.argmax(axis=1)
     classes = np.stack([candidate.impression.classes for candidate in candidates])
     agreement = np.stack(
-        [classes[np.arange(len(answer)), answer], classes.max(axis=1)],
-        axis=1,
+        [classes[np.arange(len(answer)), answer], classes.max(axis=1)], axis=1
     ).clip(-6)
     shapes = np.array([list(vars(candidate.shape).values()) for candidate in candidates])
     kinds = np.eye(probabilities.shape[1])[answer]
@@ -75,14 +70,10 @@ def evidence(
 def cheapest(
     spans: Sequence[tuple[int, int]], skips: Sequence[float], costs: NDArray[np.float64]
 ) -> list[int]:
-    """The cheapest way from the first to the last piece of a line.
+    """The cheapest way from the first to the last piece of a line, as candidates' indices.
 
-    Args:
-        spans: the first piece of each candidate, and its end.
-        skips: what leaving each piece out costs.
-        costs: of each candidate.
-
-    Returns: the candidates on it, by their indices.
+    A candidate spans pieces from its first to its end, exclusive, at a cost; leaving a piece out
+    costs its skip.
     """
     ending: list[list[int]] = [[] for _ in range(len(skips) + 1)]
     for index, (_, stop) in enumerate(spans):

@@ -23,14 +23,7 @@ LINE_REACH = 2.3
 
 
 def corrupt(images: Images, name: str, seed: int = 0) -> Images:
-    """One corruption of every image, the same for the same seed.
-
-    Args:
-        images: (N, 28, 28) uint8, light digits on black.
-        name: a key of `CORRUPTIONS`.
-        seed: of all random draws; each corruption makes its own of it.
-
-    Returns: (N, 28, 28) uint8.
+    """Corrupts each image in the way that `CORRUPTIONS` names, the same for the same seed.
 
     Raises:
         KeyError: there is no such corruption.

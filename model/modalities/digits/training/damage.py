@@ -21,12 +21,7 @@ def damage(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
     The place in the batch decides the kind, so a batch must be in random order already.
 
-    Args:
-        images: (B, 1, H, W) in [0, 1].
-        share: part of the images to damage, in [0, 1]; rounded to as many of each kind.
-        generator: source of randomness, on the images' device.
-
-    Returns: (B, 1, H, W) in [0, 1].
+    Images (B, 1, H, W) stay in [0, 1]; the share of them is rounded to as many of each kind.
     """
     each = round(share * len(images) / len(DAMAGES))
     if not each:

@@ -49,10 +49,7 @@ class Lesson:
 def lesson(found: Segmentation, held: NDArray[np.int64], features: Features) -> Lesson | None:
     """What a strip teaches; nothing where its pieces can't be put together to its digits.
 
-    Args:
-        found: on the strip.
-        held: see `digits_held`.
-        features: of the candidates, see `evidence`.
+    What candidates hold is by `digits_held`, their features by `evidence`.
     """
     if len(found.pieces) != 1 or not len(held):
         return None
