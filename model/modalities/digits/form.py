@@ -20,17 +20,14 @@ Grey = NDArray[np.uint8]  # (H, W), 0 black, 255 white
 # Pixels that ink is looked for at, about: larger pictures are reduced, small ones enlarged.
 WORKING_PIXELS = 128 * 128
 LEAST_PIXELS = 64 * 64
-# Pixels of the result that a line is wide, at least.
-THINNEST_LINE = 1.8
-# Difference of a pixel's components from which on a picture has colours.
-IS_COLOUR = 40
+THINNEST_LINE = 1.8  # pixels of the result that a line is wide, at least
+IS_COLOUR = 40  # difference of a pixel's components from which on a picture has colours
 # A digit smaller than this there, or drawn with a thinner pen, is looked at closer.
 FEWEST_PIXELS = 40
 THINNEST_PEN = 2.2
 # Rows or columns at each edge that MNIST's digits never reach, less those that damage may take.
 MARGIN = 3
-# The digit's box against the model's input: 20 of 28 pixels.
-BOX_SHARE = 20 / 28
+BOX_SHARE = 20 / 28  # the digit's box against the model's input: 20 of 28 pixels
 
 
 def prepare_file(content: bytes, spec: InputSpec) -> NDArray[np.uint8]:

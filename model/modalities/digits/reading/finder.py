@@ -14,8 +14,7 @@ from model.modalities.digits.reading.learned import EXTENTS_FILE, JUDGE_FILE
 from model.modalities.digits.reading.marks import find_marks
 from model.modalities.digits.reading.segment import Segmentation, segment
 
-# Pixels of the longer side that a reduced JPEG keeps: a page has small digits.
-DETAIL = 1600
+DETAIL = 1600  # pixels of the longer side that a reduced JPEG keeps: a page has small digits
 
 
 @dataclass(frozen=True)

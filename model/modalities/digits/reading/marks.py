@@ -10,10 +10,8 @@ from model.modalities.digits.form import to_grey
 from model.modalities.digits.ink.components import Components
 from model.modalities.digits.ink.strokes import Grey, all_ink, dilated
 
-# Pixels that ink is looked for at, at most.
-WORKING_PIXELS = 600_000
-# Pieces and candidates of one picture, at most.
-MOST_MARKS = 400
+WORKING_PIXELS = 600_000  # pixels that ink is looked for at, at most
+MOST_MARKS = 400  # pieces and candidates of one picture, at most
 # Lengths below are shares of the height of the digits in a line.
 SPECK = 0.12  # smaller parts are dirt
 SMALL = 0.45  # lower parts may be dashes, points or pieces of digits

@@ -162,14 +162,9 @@ def _lay(line: Field, recipe: Recipe, margin: int) -> tuple[Field, float]:
         hidden_rows, hidden_columns = round(recipe.cut * height), round(recipe.cut * width)
         top = (-hidden_rows, top, recipe.height - height + hidden_rows, top)[recipe.edge]
         left = (left, recipe.width - width + hidden_columns, left, -hidden_columns)[recipe.edge]
-    sheet = np.zeros((recipe.height + 2 * margin, recipe.width + 2 * margin), np.float32)
-    top, left = top + margin, left + margin
-    rows = slice(max(0, top), min(sheet.shape[0], top + height))
-    columns = slice(max(0, left), min(sheet.shape[1], left + width))
-    sheet[rows, columns] = small[rows.start - top : rows.stop - top, columns.start - left :][
-        :, : columns.stop - columns.start
-    ]
-    return sheet, float(max(height, width))
+    sheet = Image.new("F", (recipe.width + 2 * margin, recipe.height + 2 * margin))
+    sheet.paste(Image.fromarray(small), (left + margin, top + margin))
+    return np.asarray(sheet), float(max(height, width))
 
 
 def _sheet(
