@@ -67,8 +67,7 @@ class InputClassifier(nn.Module):
 
     def normalise(self, values: Tensor) -> Tensor:
         """Values -> the Perceiver's input, float32 of the same shape."""
-        normalised: Tensor = values.float() * self.scale + self.offset
-        return normalised
+        return values.float() * self.scale + self.offset
 
 
 class Recognizer(nn.Module):

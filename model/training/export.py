@@ -167,8 +167,7 @@ def _noise(spec: InputSpec) -> NDArray[Any]:
 
 def _values(bytes_: NDArray[Any], spec: InputSpec) -> NDArray[Any]:
     """Values from 0 to 255 as an input takes them."""
-    values: NDArray[Any] = (bytes_ * (spec.unit / 255)).astype(spec.dtype)
-    return values
+    return (bytes_ * (spec.unit / 255)).astype(spec.dtype)
 
 
 def _onnx_model(

@@ -71,8 +71,7 @@ def evenly_lit(grey: Grey) -> Grey:
         return grey
     light = _terms(height, width) @ surface
     bright = grey.ravel() * (float(fit.max()) / light.clip(16))
-    even: Grey = bright.clip(0, 255).astype(np.uint8).reshape(height, width)
-    return even
+    return bright.clip(0, 255).astype(np.uint8).reshape(height, width)
 
 
 def _usual(values: NDArray[np.floating]) -> float:

@@ -36,8 +36,7 @@ class Judge(Learned):
         """The same of candidates with that evidence (N, features)."""
         hidden = np.tanh(features @ self._arrays["hidden"] + self._arrays["bias"])
         scores = hidden @ self._arrays["out"] + self._arrays["out_bias"]
-        result: NDArray[np.float64] = -scores.astype(np.float64)
-        return result
+        return -scores.astype(np.float64)
 
 
 def evidence(

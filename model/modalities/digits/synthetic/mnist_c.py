@@ -46,8 +46,7 @@ def shot_noise(images: Greys, generator: np.random.Generator) -> Greys:
 def impulse_noise(images: Greys, generator: np.random.Generator) -> Greys:
     """Of all pixels 17 % set, half of them to white and half to black."""
     chance = generator.random(images.shape)
-    noisy: Greys = np.where(chance < 0.085, 0, np.where(chance < 0.17, 1, images))
-    return noisy
+    return np.where(chance < 0.085, 0, np.where(chance < 0.17, 1, images))
 
 
 def glass_blur(images: Greys, generator: np.random.Generator) -> Greys:
@@ -112,8 +111,7 @@ def rotate(images: Greys, generator: np.random.Generator) -> Greys:
 
 def brightness(images: Greys, generator: np.random.Generator) -> Greys:
     """Half of white added to every pixel."""
-    bright: Greys = images + np.float32(0.5)
-    return bright
+    return images + np.float32(0.5)
 
 
 def translate(images: Greys, generator: np.random.Generator) -> Greys:
@@ -130,8 +128,7 @@ def translate(images: Greys, generator: np.random.Generator) -> Greys:
 def stripe(images: Greys, generator: np.random.Generator) -> Greys:
     """The left and the right quarter inverted."""
     columns = np.arange(SIDE)
-    striped: Greys = np.where((columns < 7) | (columns >= 21), 1 - images, images)
-    return striped
+    return np.where((columns < 7) | (columns >= 21), 1 - images, images)
 
 
 def fog(images: Greys, generator: np.random.Generator) -> Greys:
@@ -148,8 +145,7 @@ def spatter(images: Greys, generator: np.random.Generator) -> Greys:
     wet = _blur(generator.normal(0.65, 0.3, images.shape).astype(np.float32), 1.0) > 0.65
     mud = _blur(wet.astype(np.float32), 1.5)
     mud[mud < 0.8] = 0
-    muddy: Greys = images * (1 - mud) + np.float32(63 / 255) * mud
-    return muddy
+    return images * (1 - mud) + np.float32(63 / 255) * mud
 
 
 def dotted_line(images: Greys, generator: np.random.Generator) -> Greys:
@@ -157,8 +153,7 @@ def dotted_line(images: Greys, generator: np.random.Generator) -> Greys:
     ends = generator.integers(0, 27, (len(images), 2))
     path = np.stack([np.tile([0.0, 27.0], (len(images), 1)), ends], axis=2)
     drawn = np.arange(SIDE) // 2 % 2
-    crossed: Greys = images + _ink(path) * drawn.astype(np.float32)
-    return crossed
+    return images + _ink(path) * drawn.astype(np.float32)
 
 
 def zigzag(images: Greys, generator: np.random.Generator) -> Greys:
@@ -203,8 +198,7 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def _blur(images: Greys, sigma: float) -> Greys:
-    blurred: Greys = ndimage.gaussian_filter(images, (0, sigma, sigma), mode="nearest")
-    return blurred
+    return ndimage.gaussian_filter(images, (0, sigma, sigma), mode="nearest")
 
 
 def _one_of(

@@ -110,8 +110,7 @@ def _redraw(digit: Digit, recipe: Recipe, random: Random) -> Field:
     if not line.any():
         line = mask.astype(np.float32)
     rows, columns = np.flatnonzero(line.max(axis=1)), np.flatnonzero(line.max(axis=0))
-    cut: Field = line[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return cut
+    return line[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _broken(mask: NDArray[np.bool_], recipe: Recipe, random: Random) -> NDArray[np.bool_]:
