@@ -181,7 +181,7 @@ _INFER = Contract(
     examples={
         problems.TOO_MANY_FILES: "input 'image' has 65 images; send 64 at a time, at most",
         problems.TOO_MANY_BYTES: "the body has more than 67,108,864 bytes",
-        **{kind: f"picture 0: {kind.example}" for kind in _PICTURE_PROBLEMS},
+        **{kind: f"picture 0: {kind.sample}" for kind in _PICTURE_PROBLEMS},
     },
     body=_TENSORS,
 )

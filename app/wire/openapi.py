@@ -130,7 +130,7 @@ def _refusal(path: str, kinds: Sequence[Kind], details: Mapping[Kind, str]) -> d
     instance = re.sub(r"{\w+}", "nothing", path)
     examples = {}
     for kind in kinds:
-        response = respond(kind.problem(details.get(kind, kind.example), instance))
+        response = respond(kind.problem(details.get(kind, kind.sample), instance))
         examples[kind.slug] = {"summary": kind.title, "value": json.loads(bytes(response.body))}
     schema = _reference(InferError if speaks_open_inference(path) else Problem)
     return {
