@@ -32,14 +32,12 @@ class Kind:
         status: of HTTP.
         title: the cause in a few words.
         help: what a caller can do about it.
-        example: a detail as a caller may get it, where title and help don't make one.
     """
 
     slug: str
     status: int
     title: str
     help: str = "Try again after a pause."
-    example: str = ""
 
     @property
     def uri(self) -> str:
@@ -50,7 +48,7 @@ class Kind:
     def sample(self) -> str:
         """A detail as a caller may get it, for the OpenAPI document."""
         clauses = (text[0].lower() + text[1:].rstrip(".") for text in (self.title, self.help))
-        return self.example or "; ".join(clauses)
+        return "; ".join(clauses)
 
     @property
     def explanation(self) -> str:
@@ -83,11 +81,13 @@ WRONG_FIELD = Kind(
     "wrong-field",
     400,
     "Not the form field expected",
-    "Name the form field as the detail says.",
-    "there is a field 'image'; send only 'file'",
+    "Send only the field file, or files to /predict/batch.",
 )
 TOO_MANY_FILES = Kind(
-    "too-many-files", 400, "Too many files in one request", "Send fewer, or use /predict/batch."
+    "too-many-files",
+    400,
+    "Too many files in one request",
+    "Send fewer; /metadata tells the limits.",
 )
 MALFORMED_FORM = Kind(
     "malformed-form", 400, "The form is malformed", "Send multipart/form-data as of RFC 7578."
@@ -129,14 +129,12 @@ TOO_MANY_BYTES = Kind(
     413,
     "Too many bytes",
     "Send a smaller file; /metadata tells the limits.",
-    "the body has more than 10,485,760 bytes",
 )
 TOO_MANY_PIXELS = Kind(
     "too-many-pixels",
     413,
     "Too many pixels",
     "Send a smaller image; /metadata tells the limits.",
-    "the image has 9000 x 9000 pixels, more than the 25,000,000 allowed",
 )
 UNSUPPORTED_CONTENT_TYPE = Kind(
     "unsupported-content-type",
@@ -173,7 +171,6 @@ INTERNAL = Kind(
     500,
     "Internal error",
     "Report the X-Request-ID to the operator.",
-    "something went wrong on our side",
 )
 NO_EXPLANATIONS = Kind(
     "no-explanations",

@@ -42,7 +42,8 @@ def kind_of(error: Exception) -> Kind:
 def describe(error: Exception, instance: str) -> Problem:
     """The problem that tells a caller of an error; nothing of our inside."""
     kind = kind_of(error)
-    return kind.problem(kind.example if kind is problems.INTERNAL else str(error), instance)
+    detail = "something went wrong on our side" if kind is problems.INTERNAL else str(error)
+    return kind.problem(detail, instance)
 
 
 def instance_of(path: str) -> str:
