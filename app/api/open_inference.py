@@ -193,7 +193,7 @@ async def _aside(size: int, work: Callable[[], T]) -> T:
 async def _predict(
     predictor: Predictor, inputs: tensors.Inputs, max_bytes: int, deadline: float
 ) -> list[Classification]:
-    ((name, values),) = inputs.tensors.items()
+    name, values = inputs.name, inputs.values
     outcomes: Sequence[Classification | InputError | EngineError]
     if isinstance(values, list):
         for index, picture in enumerate(values):
