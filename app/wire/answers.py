@@ -128,12 +128,6 @@ class PredictAnswer(ModelFields, PredictionFields):
 
     model_config = example(**_SEVEN, **_MODEL)
 
-    @classmethod
-    def of_model(cls, prediction: Classification, card: Card) -> "PredictAnswer":
-        """The answer about one image, with the model's name."""
-        fields = dict(PredictionFields.of(prediction))
-        return cls.model_construct(**fields, model=card.name, version=card.version)
-
 
 class BlockAttention(Answer):
     """Where one block's latents looked."""
@@ -194,7 +188,9 @@ class ExplainAnswer(PredictAnswer):
             for block in maps.attention
         ]
         return cls.model_construct(
-            **dict(PredictAnswer.of_model(explanation.prediction, card)),
+            **told_of(explanation.prediction),
+            model=card.name,
+            version=card.version,
             input=explanation.values[0].tolist(),
             attention=Attention.model_construct(
                 grid=list(maps.grid), mean=_rows(maps.attention.mean(axis=(0, 1))), blocks=blocks
@@ -262,9 +258,7 @@ class ReadAnswer(ModelFields):
         lines = []
         for line in reading.lines:
             parts = [
-                ReadPart.model_construct(
-                    **dict(PredictionFields.of(part.classification)), box=Box.of(part.box)
-                )
+                ReadPart.model_construct(**told_of(part.classification), box=Box.of(part.box))
                 for part in line
             ]
             lines.append(

@@ -125,16 +125,10 @@ RELOAD_FAILED = Kind(
     "The one before still serves; mend the folder and try again.",
 )
 TOO_MANY_BYTES = Kind(
-    "too-many-bytes",
-    413,
-    "Too many bytes",
-    "Send a smaller file; /metadata tells the limits.",
+    "too-many-bytes", 413, "Too many bytes", "Send a smaller file; /metadata tells the limits."
 )
 TOO_MANY_PIXELS = Kind(
-    "too-many-pixels",
-    413,
-    "Too many pixels",
-    "Send a smaller image; /metadata tells the limits.",
+    "too-many-pixels", 413, "Too many pixels", "Send a smaller image; /metadata tells the limits."
 )
 UNSUPPORTED_CONTENT_TYPE = Kind(
     "unsupported-content-type",
@@ -166,12 +160,7 @@ TOO_MANY_MARKS = Kind(
     "The picture shows more than a number",
     "Send the number alone, without the page around it.",
 )
-INTERNAL = Kind(
-    "internal",
-    500,
-    "Internal error",
-    "Report the X-Request-ID to the operator.",
-)
+INTERNAL = Kind("internal", 500, "Internal error", "Report the X-Request-ID to the operator.")
 NO_EXPLANATIONS = Kind(
     "no-explanations",
     501,

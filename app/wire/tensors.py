@@ -71,7 +71,7 @@ class Inputs:
 class _Parameters(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", defer_build=True)
 
-    def refuse_shared_memory(self) -> None:
+    def model_post_init(self, context: object) -> None:
         if any(name.startswith("shared_memory") for name in self.model_extra or ()):
             raise WireError("shared memory is not supported; send the tensor in the body")
 
@@ -145,12 +145,10 @@ class Reader:
         if not 0 <= json_length <= len(body):
             raise WireError(f"{JSON_LENGTH} is {json_length}, the body has {len(body)} bytes")
         request = self._parse(body[:json_length])
-        request.parameters.refuse_shared_memory()
         if len(request.inputs) > 1:
             names = " or ".join(repr(spec.name) for spec in self.inputs)
             raise WireError(f"there are {len(request.inputs)} inputs; send one, {names}")
         (given,) = request.inputs
-        given.parameters.refuse_shared_memory()
         blob, size = memoryview(body)[json_length:], given.parameters.binary_data_size
         if len(blob) != (size or 0):
             raise WireError(
@@ -207,11 +205,9 @@ class Reader:
         choice: dict[str, bool] = {}
         for output in wanted:
             spec = _find(output.name, self.outputs, "output")
-            output.parameters.refuse_shared_memory()
             if "classification" in (output.parameters.model_extra or {}):
-                raise WireError(
-                    "classification is not supported; rank the output 'probabilities' instead"
-                )
+                instead = "rank the output 'probabilities' instead"
+                raise WireError(f"classification is not supported; {instead}")
             if spec.name in choice:
                 raise WireError(f"output {spec.name!r} is asked for twice")
             own = output.parameters.binary_data
