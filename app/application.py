@@ -51,8 +51,7 @@ SHORT_CUTS = {
 
 
 def create_app(
-    settings: Settings | None = None,
-    load: Callable[[Settings], Predictor] = load_predictor,
+    settings: Settings | None = None, load: Callable[[Settings], Predictor] = load_predictor
 ) -> "Application":
     """The application of a service of its own.
 
@@ -65,9 +64,7 @@ def create_app(
 
 
 def create_service(
-    settings: Settings,
-    load: Callable[[Settings], Predictor],
-    metrics_folder: Path | None = None,
+    settings: Settings, load: Callable[[Settings], Predictor], metrics_folder: Path | None = None
 ) -> Service:
     """A service that has no model yet.
 

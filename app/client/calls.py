@@ -99,11 +99,7 @@ class Calls:
         return self._ask("POST", path, kind, [("file", ("image", _content(image)))])
 
     def _ask(
-        self,
-        method: str,
-        path: str,
-        kind: type[Some],
-        files: list[_File] | None = None,
+        self, method: str, path: str, kind: type[Some], files: list[_File] | None = None
     ) -> Flow[Some]:
         """One answer, parsed."""
         response = yield from self._try(method, path, files)
@@ -121,8 +117,10 @@ class Calls:
             assert outcome is not None
             wait = None
             if isinstance(outcome, httpx.TransportError):
-                if not left or not _may_pass(outcome):
-                    raise self._error(outcome) from outcome
+                error = self._error(outcome)
+                late = isinstance(error, TimedOutError)  # and would be late again
+                if late or not left or isinstance(outcome, httpx.UnsupportedProtocol):
+                    raise error from outcome
             elif outcome.is_success:
                 return outcome
             else:
@@ -140,19 +138,10 @@ class Calls:
         return httpx.Request(method, url, headers=self._headers, files=files, extensions=extensions)
 
     def _error(self, error: httpx.TransportError) -> ClientError:
-        if _is_late(error):
+        late = isinstance(error, httpx.TimeoutException)
+        if late and not isinstance(error, httpx.ConnectTimeout):
             return TimedOutError(f"no answer from {self._url} in time")
         return ConnectionFailedError(f"{self._url}: {error}")
-
-
-def _is_late(error: httpx.TransportError) -> bool:
-    """Whether the connection was there, and the answer was not."""
-    return isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
-
-
-def _may_pass(error: httpx.TransportError) -> bool:
-    """Whether a further try may end otherwise; one that was late would be late again."""
-    return not _is_late(error) and not isinstance(error, httpx.UnsupportedProtocol)
 
 
 def _content(image: Image) -> bytes:

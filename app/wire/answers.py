@@ -165,11 +165,7 @@ class ExplainAnswer(PredictAnswer):
         **_SEVEN,
         **_MODEL,
         input=[[0, 254], [254, 0]],
-        attention={
-            "grid": [1, 1],
-            "mean": _FLAT,
-            "blocks": [{"mean": _FLAT, "latents": [_FLAT]}],
-        },
+        attention={"grid": [1, 1], "mean": _FLAT, "blocks": [{"mean": _FLAT, "latents": [_FLAT]}]},
         attribution={"method": "occlusion", "map": [[0.0, 2.5], [1.5, 0.0]]},
     )
 
