@@ -12,15 +12,9 @@ from typing import BinaryIO, TypeVar
 import httpx
 from pydantic import ValidationError
 
+from app.client import errors
 from app.client.answers import Answer, Batch, Explanation, Limits, Metadata, Number, Prediction
-from app.client.errors import (
-    ClientError,
-    ConnectionFailedError,
-    ProblemError,
-    TimedOutError,
-    TooManyBytesError,
-    UnexpectedAnswerError,
-)
+from app.client.errors import ClientError, ProblemError
 from model.checkpoint.config import validation_sentence
 
 T = TypeVar("T")
@@ -73,7 +67,7 @@ class Calls:
             files = [("files", (str(index), content)) for index, content in enumerate(batch)]
             try:
                 answer = yield from self._ask("POST", "/predict/batch", Batch, files)
-            except TooManyBytesError as error:
+            except errors.TooManyBytesError as error:
                 if len(batch) > 1:
                     raise
                 results.append(error)  # an image larger than all that a request may carry
@@ -107,7 +101,7 @@ class Calls:
             return kind.model_validate_json(response.content)
         except ValidationError as error:
             wrong = f"{response.url} answers otherwise: {validation_sentence(error)}"
-            raise UnexpectedAnswerError(wrong) from error
+            raise errors.UnexpectedAnswerError(wrong) from error
 
     def _try(self, method: str, path: str, files: list[_File] | None) -> Flow[httpx.Response]:
         """One response that is no error, tried for as often as may be."""
@@ -118,7 +112,7 @@ class Calls:
             wait = None
             if isinstance(outcome, httpx.TransportError):
                 error = self._error(outcome)
-                late = isinstance(error, TimedOutError)  # and would be late again
+                late = isinstance(error, errors.TimedOutError)  # and would be late again
                 if late or not left or isinstance(outcome, httpx.UnsupportedProtocol):
                     raise error from outcome
             elif outcome.is_success:
@@ -138,10 +132,11 @@ class Calls:
         return httpx.Request(method, url, headers=self._headers, files=files, extensions=extensions)
 
     def _error(self, error: httpx.TransportError) -> ClientError:
+        """Late where the connection was there, and the answer was not."""
         late = isinstance(error, httpx.TimeoutException)
         if late and not isinstance(error, httpx.ConnectTimeout):
-            return TimedOutError(f"no answer from {self._url} in time")
-        return ConnectionFailedError(f"{self._url}: {error}")
+            return errors.TimedOutError(f"no answer from {self._url} in time")
+        return errors.ConnectionFailedError(f"{self._url}: {error}")
 
 
 def _content(image: Image) -> bytes:

@@ -16,15 +16,9 @@ from app.inference.predictor import Classification
 from app.inference.reader import Reading
 from app.settings import Settings
 from app.wire.problems import Problem
+from model.checkpoint import card as cards
 from model.checkpoint.calibration import Calibration
-from model.checkpoint.card import (
-    Card,
-    DatasetInfo,
-    Evaluation,
-    InputSpec,
-    NoveltyFigures,
-    TrainingRecord,
-)
+from model.checkpoint.card import Card
 from model.checkpoint.config import PerceiverConfig, TrainConfig
 from model.modalities import MODALITIES, find
 
@@ -337,8 +331,10 @@ class Limits(Answer):
 
 def _add_metadata_example(schema: dict[str, JsonValue]) -> None:
     """Adds an example when the schema is asked for: a card takes time to make."""
-    figures = Evaluation(n=100, errors=1, accuracy=0.99, nll=0.03, ece=0.005, per_class=())
-    image = InputSpec(name="image", modality="digits", channels=1, shape=(28, 28), dtype="uint8")
+    figures = cards.Evaluation(n=100, errors=1, accuracy=0.99, nll=0.03, ece=0.005, per_class=())
+    image = cards.InputSpec(
+        name="image", modality="digits", channels=1, shape=(28, 28), dtype="uint8"
+    )
     digest = "0" * 64
     card = Card(
         name="perceiver-mnist",
@@ -350,9 +346,9 @@ def _add_metadata_example(schema: dict[str, JsonValue]) -> None:
         inputs=(image,),
         calibration=Calibration(temperature=1.4, sharpness=1.8),
         metrics={"validation": figures, "test": figures},
-        novelty=NoveltyFigures(validation_false_alarms=0.01, test_false_alarms=0.012),
-        dataset=DatasetInfo(name="MNIST", sha256=digest, train=800, validation=100, test=100),
-        training=TrainingRecord(
+        novelty=cards.NoveltyFigures(validation_false_alarms=0.01, test_false_alarms=0.012),
+        dataset=cards.DatasetInfo(name="MNIST", sha256=digest, train=800, validation=100, test=100),
+        training=cards.TrainingRecord(
             recipe=TrainConfig(), chosen_epoch=40, seconds=4000, environment={"torch": "2.13.0"}
         ),
         files={"model.safetensors": digest, "model.onnx": digest},

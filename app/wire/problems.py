@@ -40,11 +40,6 @@ class Kind:
     help: str = "Try again after a pause."
 
     @property
-    def uri(self) -> str:
-        """The problem's `type`."""
-        return f"/problems/{self.slug}"
-
-    @property
     def sample(self) -> str:
         """A detail as a caller may get it, for the OpenAPI document."""
         clauses = (text[0].lower() + text[1:].rstrip(".") for text in (self.title, self.help))
@@ -62,8 +57,9 @@ class Kind:
             detail: what happened this time.
             instance: URI reference of what was asked for.
         """
+        uri = f"/problems/{self.slug}"
         return Problem(
-            type=self.uri, title=self.title, status=self.status, detail=detail, instance=instance
+            type=uri, title=self.title, status=self.status, detail=detail, instance=instance
         )
 
 
