@@ -35,13 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         settings = Settings(_cli_parse_args=sys.argv[1:] if argv is None else list(argv))
+        Keys.read(settings)
     except ValidationError as error:
         return _fail(validation_sentence(error), BAD_USAGE)
-    except SettingsError as error:
-        return _fail(str(error), BAD_USAGE)
-    try:
-        Keys.read(settings)
-    except KeysError as error:
+    except (SettingsError, KeysError) as error:
         return _fail(str(error), BAD_USAGE)
     try:
         checkpoint = read_checkpoint(settings.weights)

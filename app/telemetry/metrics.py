@@ -15,12 +15,8 @@ from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client import core
+from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -83,11 +79,7 @@ BATCHES = Figure(
 QUEUED = Figure("perceiver_queue_depth", "gauge", "Images that wait for the engine.")
 PREDICTIONS = Figure("perceiver_predictions", "counter", "Answers, by label.", ("label",))
 CONFIDENCE = Figure(
-    "perceiver_prediction_confidence",
-    "histogram",
-    "Probability of the answer.",
-    (),
-    _SHARES,
+    "perceiver_prediction_confidence", "histogram", "Probability of the answer.", (), _SHARES
 )
 NOVELTY = Figure(
     "perceiver_prediction_novelty",
@@ -102,20 +94,7 @@ MODEL = Figure(
     "The model that a worker answers with: 1.",
     ("name", "version", "engine", "device"),
 )
-FIGURES = {
-    figure.name: figure
-    for figure in (
-        REQUESTS,
-        REJECTED,
-        STAGES,
-        BATCHES,
-        QUEUED,
-        PREDICTIONS,
-        CONFIDENCE,
-        NOVELTY,
-        MODEL,
-    )
-}
+FIGURES = {each.name: each for each in globals().copy().values() if isinstance(each, Figure)}
 
 
 class Metrics(Collector):
@@ -224,17 +203,17 @@ class Metrics(Collector):
 
 def _family(figure: Figure, series: Mapping[tuple[str, ...], Sequence[float]]) -> Metric:
     if figure.kind == "counter":
-        counter = CounterMetricFamily(figure.name, figure.help, labels=figure.labels)
+        counter = core.CounterMetricFamily(figure.name, figure.help, labels=figure.labels)
         for labels, values in series.items():
             counter.add_metric(labels, values[0])
         return counter
     if figure.kind == "gauge":
-        gauge = GaugeMetricFamily(figure.name, figure.help, labels=(*figure.labels, "worker"))
+        gauge = core.GaugeMetricFamily(figure.name, figure.help, labels=(*figure.labels, "worker"))
         for labels, values in series.items():
             if values[0] or figure is not MODEL:
                 gauge.add_metric(labels, values[0])
         return gauge
-    histogram = HistogramMetricFamily(figure.name, figure.help, labels=figure.labels)
+    histogram = core.HistogramMetricFamily(figure.name, figure.help, labels=figure.labels)
     bounds = [*(repr(bound) for bound in figure.buckets), "+Inf"]
     for labels, values in series.items():
         counts = itertools.accumulate(values[1:])
