@@ -29,5 +29,8 @@ perceiver_predictions_total{digit="7"} 1.0
 )
 def metrics(request: Request) -> Response:
     """Of all workers, whichever answers."""
-    page, content_type = Service.of(request).metrics.page(request.headers.get("accept", ""))
+    from app.telemetry.exposition import Figures  # 0.015 s that the start need not take
+
+    figures = Figures(Service.of(request).metrics)
+    page, content_type = figures.page(request.headers.get("accept", ""))
     return Response(page, headers={"Content-Type": content_type})
