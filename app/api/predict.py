@@ -65,4 +65,6 @@ async def predict_batch(request: Request) -> Response:
 
 def _json(prediction: Classification, card: Card) -> bytes:
     """A `PredictAnswer` as JSON, in half the time that making one would take."""
-    return to_json({**told_of(prediction), "model": card.name, "version": card.version})
+    answer = told_of(prediction)
+    answer["model"], answer["version"] = card.name, card.version
+    return to_json(answer)

@@ -65,7 +65,7 @@ def told_of(prediction: Classification) -> dict[str, Any]:
         **prediction.numbers,
         "label": prediction.label,
         "confidence": prediction.confidence,
-        "probabilities": list(prediction.probabilities),
+        "probabilities": prediction.probabilities,
         "novelty": prediction.novelty,
         "recognized": prediction.recognized,
     }
@@ -79,7 +79,7 @@ class PredictionFields(Answer):
 
     label: str = Field(description="the most probable class")
     confidence: float = Field(ge=0, le=1, description="its probability, calibrated")
-    probabilities: list[float] = Field(description="of each class, in order; they sum to 1")
+    probabilities: tuple[float, ...] = Field(description="of each class, in order; they sum to 1")
     novelty: float = Field(
         ge=0, le=1, description="how unlike the images of its classes that the model was taught"
     )

@@ -21,7 +21,7 @@ _TEXT = {"type": "string"}
 
 
 def _header(description: str, **schema: Any) -> dict[str, Any]:
-    """Of each answer that it is documented for."""
+    """A header that an answer always has, as OpenAPI tells of it."""
     return {"description": description, "required": True, "schema": {"type": "string", **schema}}
 
 
