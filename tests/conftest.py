@@ -27,12 +27,25 @@ from tests.digits import load_digits
 
 ROOT = Path(__file__).parents[1]
 START_LIMIT_S = 60.0
+LONGEST = (
+    "test_train.py",
+    "test_lifecycle.py",
+    "test_page.py",
+    "test_evaluate.py",
+    "test_faults.py",
+)
 
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile(
     "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("busy")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first: none is left over for one process at the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
 @dataclass(frozen=True)

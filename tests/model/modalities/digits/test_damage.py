@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.modalities.digits.options import AugmentRanges
+from model.modalities.digits.options import DigitOptions
 from model.modalities.digits.training.augment import augment, change_stroke_width
 from model.modalities.digits.training.damage import DAMAGES, Damage, damage, dilate, erode
 from tests.digits import load_digits
@@ -46,12 +46,12 @@ def test_share_is_damaged_and_no_more(images: Tensor):
 
 
 def test_augmented_batch_stays_in_range_and_follows_its_seed(images: Tensor):
-    ranges = AugmentRanges()
-    augmented = augment(images * 255, ranges, seeded(5))
+    options = DigitOptions()
+    augmented = augment(images * 255, options, seeded(5))
     assert augmented.shape == images.shape
     assert 0 <= augmented.min() < augmented.max() <= 255
-    assert torch.equal(augmented, augment(images * 255, ranges, seeded(5)))
-    assert not torch.equal(augmented, augment(images * 255, ranges, seeded(6)))
+    assert torch.equal(augmented, augment(images * 255, options, seeded(5)))
+    assert not torch.equal(augmented, augment(images * 255, options, seeded(6)))
 
 
 def test_dilation_and_erosion_are_pooling(images: Tensor):
