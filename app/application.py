@@ -51,8 +51,7 @@ SHORT_CUTS = {
 
 
 def create_app(
-    settings: Settings | None = None,
-    load: Callable[[Settings], Predictor] = load_predictor,
+    settings: Settings | None = None, load: Callable[[Settings], Predictor] = load_predictor
 ) -> "Application":
     """The application of a service of its own.
 
@@ -65,9 +64,7 @@ def create_app(
 
 
 def create_service(
-    settings: Settings,
-    load: Callable[[Settings], Predictor],
-    metrics_folder: Path | None = None,
+    settings: Settings, load: Callable[[Settings], Predictor], metrics_folder: Path | None = None
 ) -> Service:
     """A service that has no model yet.
 
@@ -103,9 +100,8 @@ class Application:
         self.service = service
         self._load = load
         self._spans = _spans(service.settings)
-        gate = Gate(
-            routes(service), service, SHORT_CUTS, cors=_cors(service.settings), spans=self._spans
-        )
+        cors = _cors(service.settings)
+        gate = Gate(routes(service), service, SHORT_CUTS, cors=cors, spans=self._spans)
         self._answer: ASGIApp = self._spans.wrap(gate) if self._spans else gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -153,17 +149,9 @@ def routes(service: Service) -> FastAPI:
         # An error that is none of these is our fault: the gate logs it.
         exception_handlers=dict.fromkeys((*refusals.HANDLED, Exception), refusals.handle),
     )
-    for router in (
-        admin.router,
-        predict.router,
-        explain.router,
-        read.router,
-        health.router,
-        models.router,
-        problem_pages.router,
-        open_inference.router,
-    ):
-        app.include_router(router)
+    calls = (admin, predict, explain, read, health, models, problem_pages, open_inference)
+    for module in calls:
+        app.include_router(module.router)
     app.router.routes += page.ROUTES
     openapi.describe(app, needs_key=lambda path: bool(service.keys) and not is_open(path))
     return app

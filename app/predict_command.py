@@ -38,7 +38,6 @@ STDIN = "-"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
 AT_ONCE = 64  # images in memory
 
-
 # Of a prediction, in the JSON that is printed.
 FIELDS = ("label", "confidence", "probabilities", "recognized", "novelty")
 
@@ -49,7 +48,7 @@ _Predict = Callable[[Sequence[bytes]], Sequence[_Outcome]]
 class _RefusalError(Exception):
     """Nothing can be read at all."""
 
-    def __init__(self, sentence: str, code: int) -> None:
+    def __init__(self, sentence: str, code: int = NOTHING_TO_DO) -> None:
         super().__init__(sentence)
         self.code = code
 
@@ -122,21 +121,20 @@ def _outcomes(names: Sequence[str], predict: _Predict) -> Iterator[tuple[str, _O
             yield name, next(predictions) if isinstance(content, bytes) else content
 
 
-def _expanded(argument: str) -> Iterator[str]:
+def _expanded(argument: str) -> Sequence[str]:
     """The image files that an argument stands for."""
     path = Path(argument)
     if path.is_dir():
-        found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-        if not found:
-            raise _RefusalError(f"there are no images in the folder {argument}", NOTHING_TO_DO)
-        yield from found
+        found = [str(file) for file in path.rglob("*") if file.suffix.lower() in SUFFIXES]
+        lack = f"there are no images in the folder {argument}"
     elif glob.has_magic(argument) and not path.exists():
-        found = sorted(p for p in glob.glob(argument, recursive=True) if Path(p).is_file())
-        if not found:
-            raise _RefusalError(f"no file matches {argument}", NOTHING_TO_DO)
-        yield from found
+        found = [file for file in glob.glob(argument, recursive=True) if Path(file).is_file()]
+        lack = f"no file matches {argument}"
     else:
-        yield argument
+        return [argument]
+    if not found:
+        raise _RefusalError(lack)
+    return sorted(found)
 
 
 def _content(name: str) -> bytes | OSError:
@@ -149,13 +147,11 @@ def _content(name: str) -> bytes | OSError:
 def _local(weights: Path | None) -> _Predict:
     """Predicts with a checkpoint, in this process."""
     try:
-        settings = Settings(weights=weights) if weights else Settings()
+        predictor = load_predictor(Settings(weights=weights) if weights else Settings())
     except ValidationError as error:
-        raise _RefusalError(validation_sentence(error), NOTHING_TO_DO) from None
-    try:
-        predictor = load_predictor(settings)
+        raise _RefusalError(validation_sentence(error)) from None
     except (CheckpointError, EngineError) as error:
-        raise _RefusalError(str(error), NOTHING_TO_DO) from None
+        raise _RefusalError(str(error)) from None
 
     async def predict_all(images: Sequence[bytes]) -> list[_Outcome]:
         outcomes: list[_Outcome] = []
@@ -175,10 +171,8 @@ def _remote(url: str, api_key: str | None) -> _Predict:
     try:
         from app.client import Client, ClientError
     except ModuleNotFoundError as error:
-        raise _RefusalError(
-            f"--url needs {error.name}, which is not installed: pip install {error.name}",
-            NOTHING_TO_DO,
-        ) from None
+        lack = f"--url needs {error.name}, which is not installed: pip install {error.name}"
+        raise _RefusalError(lack) from None
     client = Client(url, api_key=api_key)
 
     def predict_all(images: Sequence[bytes]) -> Sequence[_Outcome]:

@@ -12,10 +12,7 @@ from app.cores import usable_cores
 LogFormat = Literal["auto", "text", "json"]
 
 # Of the extra `otel`.
-_SPAN_PACKAGES = (
-    "opentelemetry.exporter.otlp.proto.http",
-    "opentelemetry.instrumentation.asgi",
-)
+_SPAN_PACKAGES = ("opentelemetry.exporter.otlp.proto.http", "opentelemetry.instrumentation.asgi")
 
 
 class Settings(BaseSettings):

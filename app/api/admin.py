@@ -13,7 +13,10 @@ router = APIRouter()
 @router.get(**contract("/metrics"))
 def metrics(request: Request) -> Response:
     """Of all workers, whichever answers."""
-    page, content_type = Service.of(request).metrics.page(request.headers.get("accept", ""))
+    from app.telemetry.exposition import Exposition  # which the start need not wait for
+
+    exposition = Exposition(Service.of(request).metrics)
+    page, content_type = exposition.page(request.headers.get("accept", ""))
     return Response(page, headers={"Content-Type": content_type})
 
 

@@ -18,33 +18,12 @@ from app.gate.bodies import read_body, unless_gone
 from app.gate.service import Service
 from app.inference.engines import EngineError
 from app.inference.predictor import Classification, Predictor, Timing
+from app.wire import open_inference as answers
+from app.wire import problems, tensors
 from app.wire.contracts import contract
-from app.wire.open_inference import (
-    InferLive,
-    InferModel,
-    InferModelReady,
-    InferReady,
-    InferServer,
-    InferTensor,
-)
-from app.wire.problems import (
-    MALFORMED_INFERENCE,
-    MODEL_NOT_FOUND,
-    TOO_MANY_BYTES,
-    TOO_MANY_FILES,
-    UNSUPPORTED_ENCODING,
-    RequestError,
-)
+from app.wire.problems import RequestError
 from app.wire.refusals import kind_of
-from app.wire.tensors import (
-    JSON_LENGTH,
-    Inputs,
-    Reader,
-    TensorSpec,
-    TooLargeError,
-    WireError,
-    write,
-)
+from app.wire.tensors import JSON_LENGTH, TensorSpec
 from model.checkpoint.card import Card
 from model.modalities import InputError, find
 
@@ -80,21 +59,21 @@ def outputs_of(card: Card) -> tuple[TensorSpec, ...]:
 async def live(request: Request) -> Response:
     """As /health/live."""
     await health.live(request)
-    return InferLive().respond()
+    return answers.InferLive().respond()
 
 
 @router.get(**contract("/v2/health/ready"))
 async def ready(request: Request) -> Response:
     """As /health/ready."""
     await health.ready(request)
-    return InferReady().respond()
+    return answers.InferReady().respond()
 
 
 @router.get("/v2/", include_in_schema=False)
 @router.get(**contract("/v2"))
 async def server() -> Response:
     """The server and the protocol's extensions that it has."""
-    return InferServer(version=version("perceiver-serve")).respond()
+    return answers.InferServer(version=version("perceiver-serve")).respond()
 
 
 @router.get(**contract("/v2/models/{name}"))
@@ -103,14 +82,13 @@ async def metadata(request: Request) -> Response:
     """The model's inputs, of which a request brings one, and its outputs."""
     predictor = _predictor(request)
     card = predictor.card
-    answer = InferModel(
+    return answers.InferModel(
         name=card.name,
         versions=[card.version],
         platform=predictor.engine.name,
         inputs=[_described(spec) for spec in inputs_of(card)],
         outputs=[_described(spec) for spec in outputs_of(card)],
-    )
-    return answer.respond()
+    ).respond()
 
 
 @router.get(**contract("/v2/models/{name}/ready"))
@@ -119,7 +97,7 @@ async def model_ready(request: Request) -> Response:
     """As /health/ready, of the model named."""
     name = _predictor(request).card.name
     await health.ready(request)
-    return InferModelReady(name=name).respond()
+    return answers.InferModelReady(name=name).respond()
 
 
 @router.post(**contract("/v2/models/{name}/infer"))
@@ -128,15 +106,17 @@ async def infer(request: Request) -> Response:
     """Probabilities and novelty of each image, numbers too; an unreadable one fails the request."""
     service = Service.of(request)
     predictor, settings = _predictor(request), service.settings
-    reader = Reader(inputs_of(predictor.card), outputs_of(predictor.card), settings.max_files)
+    reader = tensors.Reader(
+        inputs_of(predictor.card), outputs_of(predictor.card), settings.max_files
+    )
     body = await _read_body(request, settings.max_body_bytes)
     json_length = _json_length(request)
     try:
         inputs = await _aside(len(body), lambda: reader.read(body, json_length))
-    except TooLargeError as error:
-        raise RequestError(TOO_MANY_FILES, str(error)) from None
-    except WireError as error:
-        raise RequestError(MALFORMED_INFERENCE, str(error)) from None
+    except tensors.TooLargeError as error:
+        raise RequestError(problems.TOO_MANY_FILES, str(error)) from None
+    except tensors.WireError as error:
+        raise RequestError(problems.MALFORMED_INFERENCE, str(error)) from None
     deadline = service.deadline()
     if inputs.timeout_us is not None:
         now = asyncio.get_running_loop().time()
@@ -147,7 +127,7 @@ async def infer(request: Request) -> Response:
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
     if inputs.id is not None:
         head["id"] = inputs.id
-    content, length = write(head, reader.outputs, _arrays(predictions), inputs.outputs)
+    content, length = tensors.write(head, reader.outputs, _arrays(predictions), inputs.outputs)
     if length is None:
         return Response(content, media_type="application/json")
     return Response(content, 200, {JSON_LENGTH: str(length)}, "application/octet-stream")
@@ -158,26 +138,20 @@ def _predictor(request: Request) -> Predictor:
     service, wanted = Service.of(request), request.path_params
     model = service.models.get(wanted["name"])
     if model is None:
-        there = service.model.card.name
-        raise RequestError(
-            MODEL_NOT_FOUND, f"there is no model {wanted['name']!r}; there is {there}"
-        )
-    card = model.card
-    if wanted.get("version", card.version) != card.version:
-        raise RequestError(
-            MODEL_NOT_FOUND,
-            f"there is no version {wanted['version']!r} of {card.name}; there is {card.version}",
-        )
+        lack = f"there is no model {wanted['name']!r}; there is {service.model.card.name}"
+        raise RequestError(problems.MODEL_NOT_FOUND, lack)
+    name, there = model.card.name, model.card.version
+    if wanted.get("version", there) != there:
+        lack = f"there is no version {wanted['version']!r} of {name}; there is {there}"
+        raise RequestError(problems.MODEL_NOT_FOUND, lack)
     return model.predictor
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes:
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in (*_WINDOW_BITS, "identity"):
-        raise RequestError(
-            UNSUPPORTED_ENCODING,
-            f"the content encoding is {encoding}; send gzip, deflate or none",
-        )
+        refusal = f"the content encoding is {encoding}; send gzip, deflate or none"
+        raise RequestError(problems.UNSUPPORTED_ENCODING, refusal)
     body = await read_body(request, max_bytes)
     if encoding == "identity":
         return body
@@ -189,11 +163,17 @@ def _inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
     try:
         content = stream.decompress(body, max_bytes + 1)
     except zlib.error as error:
-        raise RequestError(MALFORMED_INFERENCE, f"the body is not {encoding}: {error}") from None
+        raise RequestError(
+            problems.MALFORMED_INFERENCE, f"the body is not {encoding}: {error}"
+        ) from None
     if len(content) > max_bytes:
-        raise RequestError(TOO_MANY_BYTES, f"the body inflates to more than {max_bytes:,} bytes")
+        raise RequestError(
+            problems.TOO_MANY_BYTES, f"the body inflates to more than {max_bytes:,} bytes"
+        )
     if not stream.eof or stream.unused_data:
-        raise RequestError(MALFORMED_INFERENCE, f"the body is not one whole {encoding} stream")
+        raise RequestError(
+            problems.MALFORMED_INFERENCE, f"the body is not one whole {encoding} stream"
+        )
     return content
 
 
@@ -202,7 +182,7 @@ def _json_length(request: Request) -> int | None:
     if value is None:
         return None
     if not (value.isascii() and value.isdecimal() and len(value) < 20):
-        raise RequestError(MALFORMED_INFERENCE, f"{JSON_LENGTH} is not a number of bytes")
+        raise RequestError(problems.MALFORMED_INFERENCE, f"{JSON_LENGTH} is not a number of bytes")
     return int(value)
 
 
@@ -211,16 +191,15 @@ async def _aside(size: int, work: Callable[[], T]) -> T:
 
 
 async def _predict(
-    predictor: Predictor, inputs: Inputs, max_bytes: int, deadline: float
+    predictor: Predictor, inputs: tensors.Inputs, max_bytes: int, deadline: float
 ) -> list[Classification]:
-    ((name, values),) = inputs.tensors.items()
+    name, values = inputs.name, inputs.values
     outcomes: Sequence[Classification | InputError | EngineError]
     if isinstance(values, list):
         for index, picture in enumerate(values):
             if len(picture) > max_bytes:
-                raise RequestError(
-                    TOO_MANY_BYTES, f"{name} {index} has more than {max_bytes:,} bytes"
-                )
+                refusal = f"{name} {index} has more than {max_bytes:,} bytes"
+                raise RequestError(problems.TOO_MANY_BYTES, refusal)
         outcomes = await predictor.predict_many(values, deadline)
     else:
         config = predictor.card.model
@@ -249,5 +228,5 @@ def _arrays(predictions: Sequence[Classification]) -> dict[str, NDArray[Any]]:
     }
 
 
-def _described(spec: TensorSpec) -> InferTensor:
-    return InferTensor(name=spec.name, datatype=spec.datatype, shape=list(spec.shape))
+def _described(spec: TensorSpec) -> answers.InferTensor:
+    return answers.InferTensor(name=spec.name, datatype=spec.datatype, shape=list(spec.shape))

@@ -1,31 +1,25 @@
-"""What the service answers, made of its JSON; other JSON raises KeyError or TypeError."""
+"""What the service answers, made of its JSON; other JSON raises pydantic's ValidationError."""
 
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
+
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, model_validator
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Answer(BaseModel):
+    """An answer or a part of one."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+
+class Prediction(Answer):
     """What the model reads in one image."""
 
-    digit: int | None  # the label as a number, if it is one
+    digit: int | None = None  # the label as a number, if it is one
     label: str
     confidence: float
     probabilities: tuple[float, ...]
     recognized: bool
     novelty: float
-
-    @classmethod
-    def of(cls, answer: dict[str, Any]) -> Self:
-        """From /predict, or from a part of another answer."""
-        return cls(
-            digit=answer.get("digit"),
-            label=answer["label"],
-            confidence=answer["confidence"],
-            probabilities=tuple(answer["probabilities"]),
-            recognized=answer["recognized"],
-            novelty=answer["novelty"],
-        )
 
     @property
     def numbers(self) -> dict[str, int | None]:
@@ -33,43 +27,37 @@ class Prediction:
         return {"digit": self.digit}
 
 
-@dataclass(frozen=True, slots=True)
-class BlockAttention:
+class _Predicted(Answer):
+    """What is told beside a prediction's own fields, which the JSON has in the same object."""
+
+    prediction: Prediction
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hold_prediction(cls, answer: Any) -> Any:
+        return {"prediction": answer, **answer} if isinstance(answer, dict) else answer
+
+
+class BlockAttention(Answer):
     """Where one block's latents looked; maps are rows of numbers that sum to 1."""
 
     mean: list[list[float]]
     latents: list[list[list[float]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(_Predicted):
     """A prediction, what the model saw, where it looked, and the ink that the answer rests on."""
 
-    prediction: Prediction
     input: list[list[int]]
-    attention: list[list[float]]  # mean of all blocks and latents
-    blocks: tuple[BlockAttention, ...]
-    attribution: list[list[float]]  # nats; see `method`
-    method: str
-
-    @classmethod
-    def of(cls, answer: dict[str, Any]) -> Self:
-        """From /explain."""
-        attention, attribution = answer["attention"], answer["attribution"]
-        return cls(
-            prediction=Prediction.of(answer),
-            input=answer["input"],
-            attention=attention["mean"],
-            blocks=tuple(
-                BlockAttention(block["mean"], block["latents"]) for block in attention["blocks"]
-            ),
-            attribution=attribution["map"],
-            method=attribution["method"],
-        )
+    # The mean of all blocks and latents.
+    attention: list[list[float]] = Field(validation_alias=AliasPath("attention", "mean"))
+    blocks: tuple[BlockAttention, ...] = Field(validation_alias=AliasPath("attention", "blocks"))
+    # In nats; see `method`.
+    attribution: list[list[float]] = Field(validation_alias=AliasPath("attribution", "map"))
+    method: str = Field(validation_alias=AliasPath("attribution", "method"))
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(Answer):
     """In pixels of the upright picture, from its top left corner."""
 
     x: float
@@ -78,16 +66,13 @@ class Box:
     height: float
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedPart:
+class PlacedPart(_Predicted):
     """One part of a picture, such as a digit of a number."""
 
-    prediction: Prediction
     box: Box
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Answer):
     """One line of a picture."""
 
     text: str
@@ -95,8 +80,7 @@ class Line:
     digits: tuple[PlacedPart, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(Answer):
     """What a picture says."""
 
     text: str
@@ -104,24 +88,20 @@ class Number:
     width: int
     height: int
 
-    @classmethod
-    def of(cls, answer: dict[str, Any]) -> Self:
-        """From /read."""
-        lines = tuple(
-            Line(
-                line["text"],
-                line["confidence"],
-                tuple(
-                    PlacedPart(Prediction.of(part), Box(**part["box"])) for part in line["digits"]
-                ),
-            )
-            for line in answer["lines"]
-        )
-        return cls(answer["text"], lines, answer["width"], answer["height"])
+
+class Refusal(Answer):
+    """In the place of an image of a batch that can't be read."""
+
+    error: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Batch(Answer):
+    """Of several images, in their order."""
+
+    predictions: list[Prediction | Refusal]
+
+
+class Limits(Answer):
     """Bounds on requests."""
 
     max_bytes: int
@@ -130,28 +110,13 @@ class Limits:
     max_body_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
+class Metadata(Answer):
     """The model and what serves it."""
 
-    name: str
-    version: str
-    labels: tuple[str, ...]
-    engine: str
-    device: str
+    name: str = Field(validation_alias=AliasPath("card", "name"))
+    version: str = Field(validation_alias=AliasPath("card", "version"))
+    labels: tuple[str, ...] = Field(validation_alias=AliasPath("card", "labels"))
+    engine: str = Field(validation_alias=AliasPath("engine", "name"))
+    device: str = Field(validation_alias=AliasPath("engine", "device"))
     limits: Limits
     card: dict[str, Any]
-
-    @classmethod
-    def of(cls, answer: dict[str, Any]) -> Self:
-        """From /metadata."""
-        card, engine, limits = answer["card"], answer["engine"], answer["limits"]
-        return cls(
-            name=card["name"],
-            version=card["version"],
-            labels=tuple(card["labels"]),
-            engine=engine["name"],
-            device=engine["device"],
-            limits=Limits(**{name: int(limits[name]) for name in Limits.__dataclass_fields__}),
-            card=card,
-        )

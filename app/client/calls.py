@@ -5,23 +5,20 @@ pause that the service asks for. What it refuses for good is a `ProblemError`.
 """
 
 import random
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 import httpx
+from pydantic import ValidationError
 
-from app.client.answers import Explanation, Limits, Metadata, Number, Prediction
-from app.client.errors import (
-    ClientError,
-    ConnectionFailedError,
-    ProblemError,
-    TimedOutError,
-    TooManyBytesError,
-    UnexpectedAnswerError,
-)
+from app.client import errors
+from app.client.answers import Answer, Batch, Explanation, Limits, Metadata, Number, Prediction
+from app.client.errors import ClientError, ProblemError
+from model.checkpoint.config import validation_sentence
 
 T = TypeVar("T")
+Some = TypeVar("Some", bound=Answer)
 Image = bytes | str | Path | BinaryIO  # content, a path, or an open file
 Outcome = httpx.Response | httpx.TransportError
 # Yields a request to send or seconds to wait; is sent what came of the request, or None.
@@ -52,15 +49,15 @@ class Calls:
 
     def predict(self, image: Image) -> Flow[Prediction]:
         """POST /predict."""
-        return self._ask_of_image("/predict", image, Prediction.of)
+        return self._ask_of_image("/predict", image, Prediction)
 
     def explain(self, image: Image) -> Flow[Explanation]:
         """POST /explain."""
-        return self._ask_of_image("/explain", image, Explanation.of)
+        return self._ask_of_image("/explain", image, Explanation)
 
     def read(self, image: Image) -> Flow[Number]:
         """POST /read."""
-        return self._ask_of_image("/read", image, Number.of)
+        return self._ask_of_image("/read", image, Number)
 
     def predict_batch(self, images: Iterable[Image]) -> Flow[list[Prediction | ProblemError]]:
         """POST /predict/batch, as often as the service's limits ask for."""
@@ -69,16 +66,21 @@ class Calls:
         for batch in _batches([_content(image) for image in images], limits):
             files = [("files", (str(index), content)) for index, content in enumerate(batch)]
             try:
-                results += yield from self._ask("POST", "/predict/batch", _outcomes, files)
-            except TooManyBytesError as error:
+                answer = yield from self._ask("POST", "/predict/batch", Batch, files)
+            except errors.TooManyBytesError as error:
                 if len(batch) > 1:
                     raise
                 results.append(error)  # an image larger than all that a request may carry
+            else:
+                results += [
+                    each if isinstance(each, Prediction) else ProblemError.of(each.error)
+                    for each in answer.predictions
+                ]
         return results
 
     def metadata(self) -> Flow[Metadata]:
         """GET /metadata."""
-        metadata = yield from self._ask("GET", "/metadata", Metadata.of)
+        metadata = yield from self._ask("GET", "/metadata", Metadata)
         self._limits = metadata.limits
         return metadata
 
@@ -87,30 +89,19 @@ class Calls:
         answer = yield self._request("GET", "/health")
         return isinstance(answer, httpx.Response) and answer.is_success
 
-    def _ask_of_image(
-        self, path: str, image: Image, parse: Callable[[dict[str, Any]], T]
-    ) -> Flow[T]:
-        return self._ask("POST", path, parse, [("file", ("image", _content(image)))])
+    def _ask_of_image(self, path: str, image: Image, kind: type[Some]) -> Flow[Some]:
+        return self._ask("POST", path, kind, [("file", ("image", _content(image)))])
 
     def _ask(
-        self,
-        method: str,
-        path: str,
-        parse: Callable[[dict[str, Any]], T],
-        files: list[_File] | None = None,
-    ) -> Flow[T]:
+        self, method: str, path: str, kind: type[Some], files: list[_File] | None = None
+    ) -> Flow[Some]:
         """One answer, parsed."""
         response = yield from self._try(method, path, files)
         try:
-            answer = response.json()
-        except ValueError as error:
-            raise UnexpectedAnswerError(f"{response.url} does not answer in JSON") from error
-        if not isinstance(answer, dict):
-            raise UnexpectedAnswerError(f"{response.url} does not answer with an object")
-        try:
-            return parse(answer)
-        except (KeyError, TypeError) as error:
-            raise UnexpectedAnswerError(f"the answer of {path} lacks {error}") from error
+            return kind.model_validate_json(response.content)
+        except ValidationError as error:
+            wrong = f"{response.url} answers otherwise: {validation_sentence(error)}"
+            raise errors.UnexpectedAnswerError(wrong) from error
 
     def _try(self, method: str, path: str, files: list[_File] | None) -> Flow[httpx.Response]:
         """One response that is no error, tried for as often as may be."""
@@ -120,8 +111,10 @@ class Calls:
             assert outcome is not None
             wait = None
             if isinstance(outcome, httpx.TransportError):
-                if not left or not _may_pass(outcome):
-                    raise self._error(outcome) from outcome
+                error = self._error(outcome)
+                late = isinstance(error, errors.TimedOutError)  # and would be late again
+                if late or not left or isinstance(outcome, httpx.UnsupportedProtocol):
+                    raise error from outcome
             elif outcome.is_success:
                 return outcome
             else:
@@ -135,28 +128,15 @@ class Calls:
         raise AssertionError("unreachable")
 
     def _request(self, method: str, path: str, files: list[_File] | None = None) -> httpx.Request:
-        return httpx.Request(
-            method,
-            self._url + path,
-            headers=self._headers,
-            files=files,
-            extensions=self._extensions,
-        )
+        url, extensions = self._url + path, self._extensions
+        return httpx.Request(method, url, headers=self._headers, files=files, extensions=extensions)
 
     def _error(self, error: httpx.TransportError) -> ClientError:
-        if _is_late(error):
-            return TimedOutError(f"no answer from {self._url} in time")
-        return ConnectionFailedError(f"{self._url}: {error}")
-
-
-def _is_late(error: httpx.TransportError) -> bool:
-    """Whether the connection was there, and the answer was not."""
-    return isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
-
-
-def _may_pass(error: httpx.TransportError) -> bool:
-    """Whether a further try may end otherwise; one that was late would be late again."""
-    return not _is_late(error) and not isinstance(error, httpx.UnsupportedProtocol)
+        """Late where the connection was there, and the answer was not."""
+        late = isinstance(error, httpx.TimeoutException)
+        if late and not isinstance(error, httpx.ConnectTimeout):
+            return errors.TimedOutError(f"no answer from {self._url} in time")
+        return errors.ConnectionFailedError(f"{self._url}: {error}")
 
 
 def _content(image: Image) -> bytes:
@@ -181,11 +161,3 @@ def _batches(contents: Sequence[bytes], limits: Limits) -> Iterable[list[bytes]]
         size += length
     if batch:
         yield batch
-
-
-def _outcomes(answer: dict[str, Any]) -> list[Prediction | ProblemError]:
-    """From /predict/batch."""
-    return [
-        ProblemError.of(item["error"]) if "error" in item else Prediction.of(item)
-        for item in answer["predictions"]
-    ]

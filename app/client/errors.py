@@ -35,8 +35,9 @@ class ProblemError(ClientError):
     slug: ClassVar[str] = ""
     _of_slug: ClassVar[dict[str, type["ProblemError"]]] = {}
 
-    def __init_subclass__(cls) -> None:
-        ProblemError._of_slug[cls.slug] = cls
+    def __init_subclass__(cls, slug: str) -> None:
+        cls.slug = slug
+        ProblemError._of_slug[slug] = cls
 
     def __init__(
         self, problem: dict[str, Any], retry_after_s: float | None = None, request_id: str = ""
@@ -72,76 +73,52 @@ class ProblemError(ClientError):
         return ProblemError.of(problem, pause_s, response.headers.get("x-request-id", ""))
 
 
-class EmptyImageError(ProblemError):
+class EmptyImageError(ProblemError, slug="empty-image"):
     """The image has no bytes."""
 
-    slug = "empty-image"
 
-
-class UnsupportedImageError(ProblemError):
+class UnsupportedImageError(ProblemError, slug="unsupported-image"):
     """The image is of no type that is read."""
 
-    slug = "unsupported-image"
 
-
-class UnreadableImageError(ProblemError):
+class UnreadableImageError(ProblemError, slug="unreadable-image"):
     """The image is truncated or broken."""
 
-    slug = "unreadable-image"
 
-
-class TooManyBytesError(ProblemError):
+class TooManyBytesError(ProblemError, slug="too-many-bytes"):
     """The image or the request is too large."""
 
-    slug = "too-many-bytes"
 
-
-class TooManyPixelsError(ProblemError):
+class TooManyPixelsError(ProblemError, slug="too-many-pixels"):
     """The image has too many pixels."""
 
-    slug = "too-many-pixels"
 
-
-class TooManyMarksError(ProblemError):
+class TooManyMarksError(ProblemError, slug="too-many-marks"):
     """The picture shows more than a number."""
 
-    slug = "too-many-marks"
 
-
-class NoExplanationsError(ProblemError):
+class NoExplanationsError(ProblemError, slug="no-explanations"):
     """The model that is served can't explain."""
 
-    slug = "no-explanations"
 
-
-class UnauthorizedError(ProblemError):
+class UnauthorizedError(ProblemError, slug="unauthorized"):
     """The API key is missing or wrong."""
 
-    slug = "unauthorized"
 
-
-class QueueFullError(ProblemError):
+class QueueFullError(ProblemError, slug="queue-full"):
     """Too many images are waiting."""
 
-    slug = "queue-full"
 
-
-class NotReadyError(ProblemError):
+class NotReadyError(ProblemError, slug="not-ready"):
     """The service starts or stops."""
 
-    slug = "not-ready"
 
-
-class DeadlineExceededError(ProblemError):
+class DeadlineExceededError(ProblemError, slug="deadline-exceeded"):
     """The service had no answer in time."""
 
-    slug = "deadline-exceeded"
 
-
-class InternalError(ProblemError):
+class InternalError(ProblemError, slug="internal"):
     """Something went wrong in the service; its log knows `request_id`."""
-
-    slug = "internal"
 
 
 def seconds(retry_after: str | None) -> float | None:

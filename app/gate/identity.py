@@ -23,8 +23,8 @@ def identify(headers: Iterable[tuple[bytes, bytes]]) -> Identity:
     traceparents: list[bytes] = []
     for name, value in headers:
         if name == b"x-request-id":
-            if request_id is None and _ID.fullmatch(value):
-                request_id = value.decode("ascii")
+            if not request_id and _ID.fullmatch(value):
+                request_id = value.decode()
         elif name == b"traceparent":
             traceparents.append(value)
     caller = parse_traceparent(traceparents[0]) if len(traceparents) == 1 else None

@@ -282,14 +282,18 @@ class Batcher(Generic[Item, Result]):
         ended: bool,
     ) -> None:
         """Answers jobs with what the function gave or raised; on the event loop."""
+        values: Sequence[Result | Exception] = ()
         if isinstance(outcome, Exception):
             self.healthy = False
-            self._answer(run, jobs, [outcome] * len(jobs), seconds)
+            values = [outcome] * len(jobs)
         elif outcome is not None:
             self.healthy = True
+            values = outcome
             if self.observer:
                 self.observer.batch(len(jobs))
-            self._answer(run, jobs, outcome, seconds)
+        for job, value in zip(jobs, values, strict=True):
+            if not job.future.done():
+                job.future.set_result(Outcome(value, run.started - job.submitted, seconds))
         if ended:
             with self._lock:
                 self._runs.discard(run)
@@ -299,14 +303,3 @@ class Batcher(Generic[Item, Result]):
     def _tell_queued(self) -> None:
         if self.observer:
             self.observer.queued(len(self._queue))
-
-    @staticmethod
-    def _answer(
-        run: _Run[Item, Result],
-        jobs: list[_Job[Item, Result]],
-        values: Sequence[Result | Exception],
-        seconds: float,
-    ) -> None:
-        for job, value in zip(jobs, values, strict=True):
-            if not job.future.done():
-                job.future.set_result(Outcome(value, run.started - job.submitted, seconds))

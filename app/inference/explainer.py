@@ -72,14 +72,12 @@ class Explainer:
         if self._engine is None:
             self._engine = self._predictor.engine.explaining()
         engine, card = self._engine, self._predictor.card
-        maps = []
-        for values, label in items:
-            attention = engine.attention(values[None])[0].mean(axis=1)  # (depth, L, *grid)
-            attribution = occlusion(
-                values,
-                card.labels.index(label),
-                lambda samples: card.calibration.log_probabilities(engine.logits(samples)),
-            )
-            looked = spread(attention, values.shape[1:])
-            maps.append(Maps(attention.shape[2:], looked, attribution))
-        return maps
+        ((values, label),) = items  # a batch of one
+        attention = engine.attention(values[None])[0].mean(axis=1)  # (depth, L, *grid)
+        attribution = occlusion(
+            values,
+            card.labels.index(label),
+            lambda samples: card.calibration.log_probabilities(engine.logits(samples)),
+        )
+        looked = spread(attention, values.shape[1:])
+        return [Maps(attention.shape[2:], looked, attribution)]

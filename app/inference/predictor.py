@@ -16,19 +16,13 @@ from app.inference.batcher import Batcher, DeadlineExceededError
 from app.inference.engines import Engine, EngineError, create_engine, prove
 from app.settings import Settings
 from model.checkpoint.card import Card
-from model.checkpoint.folder import (
-    PARTS_FOLDER,
-    Checkpoint,
-    CheckpointError,
-    read_checkpoint,
-)
+from model.checkpoint.folder import PARTS_FOLDER, Checkpoint, CheckpointError, read_checkpoint
 from model.modalities import FindParts, HasParts, InputError, Limits, find
 
 logger = logging.getLogger(__name__)
 
 # A computation this long is stuck: the largest batch takes a second or two on one slow core.
 STUCK_AFTER_S = 30.0
-
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -45,8 +39,7 @@ class Timing(NamedTuple):
     @classmethod
     def slowest(cls, timings: Iterable["Timing"]) -> "Timing | None":
         """Each stage's longest time, None where there are no timings."""
-        stages = zip(*timings, strict=True)
-        longest = [max(stage) for stage in stages]
+        longest = [max(stage) for stage in zip(*timings, strict=True)]
         return cls(*longest) if longest else None
 
 

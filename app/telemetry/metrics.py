@@ -1,31 +1,17 @@
-"""What a service counts, and the pages that Prometheus reads.
+"""What a service counts.
 
 Workers share what they count, through files that each maps into its memory: a scrape answered by
-one worker tells the figures of all. prometheus-client writes the page; to count with it would cost
-ten times as much per request, and its mode for several processes has no process figures.
+one worker tells the figures of all. To count with prometheus-client would cost ten times as much
+per request, and its mode for several processes has no process figures.
 """
 
-import itertools
 from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
-from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector
-
-from app.telemetry.tally import Key, Tally
+from app.telemetry.tally import Key, Snapshot, Tally
 
 if TYPE_CHECKING:
     from app.inference.predictor import Classification
@@ -83,11 +69,7 @@ BATCHES = Figure(
 QUEUED = Figure("perceiver_queue_depth", "gauge", "Images that wait for the engine.")
 PREDICTIONS = Figure("perceiver_predictions", "counter", "Answers, by label.", ("label",))
 CONFIDENCE = Figure(
-    "perceiver_prediction_confidence",
-    "histogram",
-    "Probability of the answer.",
-    (),
-    _SHARES,
+    "perceiver_prediction_confidence", "histogram", "Probability of the answer.", (), _SHARES
 )
 NOVELTY = Figure(
     "perceiver_prediction_novelty",
@@ -102,26 +84,13 @@ MODEL = Figure(
     "The model that a worker answers with: 1.",
     ("name", "version", "engine", "device"),
 )
-FIGURES = {
-    figure.name: figure
-    for figure in (
-        REQUESTS,
-        REJECTED,
-        STAGES,
-        BATCHES,
-        QUEUED,
-        PREDICTIONS,
-        CONFIDENCE,
-        NOVELTY,
-        MODEL,
-    )
-}
+FIGURES = {each.name: each for each in globals().copy().values() if isinstance(each, Figure)}
 
 
-class Metrics(Collector):
-    """Counts what happens in this worker; collects what happened in all.
+class Metrics:
+    """Counts what happens in this worker.
 
-    Counting is for the event loop's thread, collecting for any.
+    Counting is for the event loop's thread, `snapshots` for any.
 
     Args:
         folder: where the workers of this service share their figures; None: there is but one.
@@ -182,32 +151,9 @@ class Metrics(Collector):
         """Counts no more; what it counted stays for the other workers to tell."""
         self._tally.close()
 
-    def page(self, accept: str) -> tuple[bytes, str]:
-        """The figures of all workers, as Prometheus reads them.
-
-        Args:
-            accept: header of the request; it may ask for OpenMetrics.
-
-        Returns: the page and its content type.
-        """
-        encode, content_type = choose_encoder(accept)
-        return encode(self), content_type
-
-    def collect(self) -> Iterator[Metric]:
-        """The figures of all workers; gauges and process figures only of those that live."""
-        snapshots = self._tally.snapshots()
-        series: defaultdict[str, dict[tuple[str, ...], Sequence[float]]] = defaultdict(dict)
-        for snapshot in snapshots:
-            for (name, labels), values in snapshot.series.items():
-                if FIGURES[name].kind == "gauge":
-                    if snapshot.pid is not None:
-                        series[name][(*labels, snapshot.worker)] = values
-                    continue
-                before = series[name].get(labels)
-                series[name][labels] = values if before is None else list(map(add, before, values))
-        for figure in FIGURES.values():
-            yield _family(figure, series[figure.name])
-        yield from _processes({s.worker: s.pid for s in snapshots if s.pid is not None})
+    def snapshots(self) -> list[Snapshot]:
+        """What each worker has counted, in the order of their numbers."""
+        return self._tally.snapshots()
 
     def _place(self, figure: Figure, *labels: str) -> int:
         key = (figure.name, labels)
@@ -220,34 +166,3 @@ class Metrics(Collector):
         values = self._values
         values[place] += value
         values[place + 1 + bisect_left(buckets, value)] += 1
-
-
-def _family(figure: Figure, series: Mapping[tuple[str, ...], Sequence[float]]) -> Metric:
-    if figure.kind == "counter":
-        counter = CounterMetricFamily(figure.name, figure.help, labels=figure.labels)
-        for labels, values in series.items():
-            counter.add_metric(labels, values[0])
-        return counter
-    if figure.kind == "gauge":
-        gauge = GaugeMetricFamily(figure.name, figure.help, labels=(*figure.labels, "worker"))
-        for labels, values in series.items():
-            if values[0] or figure is not MODEL:
-                gauge.add_metric(labels, values[0])
-        return gauge
-    histogram = HistogramMetricFamily(figure.name, figure.help, labels=figure.labels)
-    bounds = [*(repr(bound) for bound in figure.buckets), "+Inf"]
-    for labels, values in series.items():
-        counts = itertools.accumulate(values[1:])
-        histogram.add_metric(labels, list(zip(bounds, counts, strict=True)), values[0])
-    return histogram
-
-
-def _processes(pids: Mapping[str, int]) -> Iterator[Metric]:
-    """CPU, memory and files of each worker, where the system tells them."""
-    families: dict[str, Metric] = {}
-    for worker, pid in pids.items():
-        for family in ProcessCollector(pid=partial(int, pid), registry=None).collect():
-            merged = families.setdefault(family.name, family)
-            samples = [sample._replace(labels={"worker": worker}) for sample in family.samples]
-            merged.samples = samples if merged is family else [*merged.samples, *samples]
-    yield from families.values()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +16,9 @@ from app.inference.predictor import Classification
 from app.inference.reader import Reading
 from app.settings import Settings
 from app.wire.problems import Problem
+from model.checkpoint import card as cards
 from model.checkpoint.calibration import Calibration
-from model.checkpoint.card import (
-    Card,
-    ClassFigures,
-    DatasetInfo,
-    Evaluation,
-    InputSpec,
-    NoveltyFigures,
-    TrainingRecord,
-)
+from model.checkpoint.card import Card
 from model.checkpoint.config import PerceiverConfig, TrainConfig
 from model.modalities import MODALITIES, find
 
@@ -45,9 +38,15 @@ _UNREADABLE: dict[str, JsonValue] = {
     "instance": "/predict/batch#1",
 }
 _MODEL: dict[str, JsonValue] = {"model": "perceiver-mnist", "version": "1.0.0"}
+_BOX: JsonValue = {"x": 40.0, "y": 20.0, "width": 30.0, "height": 50.0}
 _FLAT: JsonValue = [[0.25, 0.25], [0.25, 0.25]]
 
 Map = list[list[float]]  # rows of the input's size
+
+
+def example(**fields: JsonValue) -> ConfigDict:
+    """Has the OpenAPI document show an answer with these fields."""
+    return ConfigDict(json_schema_extra={"example": fields})
 
 
 class Answer(BaseModel):
@@ -60,10 +59,22 @@ class Answer(BaseModel):
         return Response(self.model_dump_json(), headers=headers, media_type="application/json")
 
 
+def told_of(prediction: Classification) -> dict[str, Any]:
+    """What the answers tell of a prediction: the fields of `PredictionFields`, by name."""
+    return {
+        **prediction.numbers,
+        "label": prediction.label,
+        "confidence": prediction.confidence,
+        "probabilities": list(prediction.probabilities),
+        "novelty": prediction.novelty,
+        "recognized": prediction.recognized,
+    }
+
+
 class PredictionFields(Answer):
     """What the model reads in one image, with the numbers that the label stands for."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"example": _SEVEN})
+    model_config = ConfigDict(extra="allow", **example(**_SEVEN))
     __pydantic_extra__: dict[str, int | None]
 
     label: str = Field(description="the most probable class")
@@ -79,15 +90,7 @@ class PredictionFields(Answer):
     @classmethod
     def of(cls, prediction: Classification) -> "PredictionFields":
         """Takes over what the answers tell of a prediction."""
-        return cls.model_construct(
-            None,
-            **prediction.numbers,
-            label=prediction.label,
-            confidence=prediction.confidence,
-            probabilities=list(prediction.probabilities),
-            novelty=prediction.novelty,
-            recognized=prediction.recognized,
-        )
+        return cls.model_construct(None, **told_of(prediction))
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -117,13 +120,7 @@ class ModelFields(Answer):
 class PredictAnswer(ModelFields, PredictionFields):
     """Answer of /predict."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {**_SEVEN, **_MODEL}})
-
-    @classmethod
-    def of_model(cls, prediction: Classification, card: Card) -> "PredictAnswer":
-        """The answer about one image, with the model's name."""
-        fields = dict(PredictionFields.of(prediction))
-        return cls.model_construct(**fields, model=card.name, version=card.version)
+    model_config = example(**_SEVEN, **_MODEL)
 
 
 class BlockAttention(Answer):
@@ -158,20 +155,12 @@ class Attribution(Answer):
 class ExplainAnswer(PredictAnswer):
     """Answer of /explain."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                **_SEVEN,
-                **_MODEL,
-                "input": [[0, 254], [254, 0]],
-                "attention": {
-                    "grid": [1, 1],
-                    "mean": _FLAT,
-                    "blocks": [{"mean": _FLAT, "latents": [_FLAT]}],
-                },
-                "attribution": {"method": "occlusion", "map": [[0.0, 2.5], [1.5, 0.0]]},
-            }
-        }
+    model_config = example(
+        **_SEVEN,
+        **_MODEL,
+        input=[[0, 254], [254, 0]],
+        attention={"grid": [1, 1], "mean": _FLAT, "blocks": [{"mean": _FLAT, "latents": [_FLAT]}]},
+        attribution={"method": "occlusion", "map": [[0.0, 2.5], [1.5, 0.0]]},
     )
 
     input: list[list[int]] = Field(description="what the model saw, row by row")
@@ -189,7 +178,9 @@ class ExplainAnswer(PredictAnswer):
             for block in maps.attention
         ]
         return cls.model_construct(
-            **dict(PredictAnswer.of_model(explanation.prediction, card)),
+            **told_of(explanation.prediction),
+            model=card.name,
+            version=card.version,
             input=explanation.values[0].tolist(),
             attention=Attention.model_construct(
                 grid=list(maps.grid), mean=_rows(maps.attention.mean(axis=(0, 1))), blocks=blocks
@@ -238,24 +229,12 @@ class ReadLine(Answer):
 class ReadAnswer(ModelFields):
     """Answer of /read."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "text": "7",
-                "width": 120,
-                "height": 90,
-                "lines": [
-                    {
-                        "text": "7",
-                        "confidence": 0.9991,
-                        "digits": [
-                            {**_SEVEN, "box": {"x": 40.0, "y": 20.0, "width": 30.0, "height": 50.0}}
-                        ],
-                    }
-                ],
-                **_MODEL,
-            }
-        }
+    model_config = example(
+        text="7",
+        width=120,
+        height=90,
+        lines=[{"text": "7", "confidence": 0.9991, "digits": [{**_SEVEN, "box": _BOX}]}],
+        **_MODEL,
     )
 
     text: str = Field(description="all labels, the lines parted by a line feed")
@@ -269,9 +248,7 @@ class ReadAnswer(ModelFields):
         lines = []
         for line in reading.lines:
             parts = [
-                ReadPart.model_construct(
-                    **dict(PredictionFields.of(part.classification)), box=Box.of(part.box)
-                )
+                ReadPart.model_construct(**told_of(part.classification), box=Box.of(part.box))
                 for part in line
             ]
             lines.append(
@@ -301,9 +278,7 @@ class ItemError(Answer):
 class BatchAnswer(ModelFields):
     """Answer of /predict/batch."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"example": {**_MODEL, "predictions": [_SEVEN, {"error": _UNREADABLE}]}}
-    )
+    model_config = example(**_MODEL, predictions=[_SEVEN, {"error": _UNREADABLE}])
 
     predictions: list[PredictionFields | ItemError] = Field(
         description="one per image, in their order"
@@ -313,7 +288,7 @@ class BatchAnswer(ModelFields):
 class ReloadAnswer(ModelFields):
     """Answer of /admin/reload."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {**_MODEL, "previous": "0.9.0"}})
+    model_config = example(**_MODEL, previous="0.9.0")
 
     previous: str = Field(description="version that served before")
 
@@ -321,7 +296,7 @@ class ReloadAnswer(ModelFields):
 class HealthAnswer(Answer):
     """Answer of the health calls where all is well."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"status": "ok"}})
+    model_config = example(status="ok")
 
     status: Literal["ok"] = "ok"
 
@@ -356,38 +331,30 @@ class Limits(Answer):
 
 def _add_metadata_example(schema: dict[str, JsonValue]) -> None:
     """Adds an example when the schema is asked for: a card takes time to make."""
-    figures = Evaluation(
-        n=100,
-        errors=1,
-        accuracy=0.99,
-        nll=0.03,
-        ece=0.005,
-        per_class=tuple(
-            ClassFigures(label=str(d), n=10, recall=0.99, precision=0.99) for d in range(10)
+    figures = cards.Evaluation(n=100, errors=1, accuracy=0.99, nll=0.03, ece=0.005, per_class=())
+    image = cards.InputSpec(
+        name="image", modality="digits", channels=1, shape=(28, 28), dtype="uint8"
+    )
+    digest = "0" * 64
+    card = Card(
+        name="perceiver-mnist",
+        version="1.0.0",
+        created="2026-01-01T00:00:00+00:00",
+        parameters=1_000_000,
+        model=PerceiverConfig(),
+        labels=tuple("0123456789"),
+        inputs=(image,),
+        calibration=Calibration(temperature=1.4, sharpness=1.8),
+        metrics={"validation": figures, "test": figures},
+        novelty=cards.NoveltyFigures(validation_false_alarms=0.01, test_false_alarms=0.012),
+        dataset=cards.DatasetInfo(name="MNIST", sha256=digest, train=800, validation=100, test=100),
+        training=cards.TrainingRecord(
+            recipe=TrainConfig(), chosen_epoch=40, seconds=4000, environment={"torch": "2.13.0"}
         ),
+        files={"model.safetensors": digest, "model.onnx": digest},
     )
     answer = MetadataAnswer(
-        card=Card(
-            name="perceiver-mnist",
-            version="1.0.0",
-            created="2026-01-01T00:00:00+00:00",
-            parameters=1_000_000,
-            model=PerceiverConfig(),
-            labels=tuple("0123456789"),
-            inputs=(
-                InputSpec(
-                    name="image", modality="digits", channels=1, shape=(28, 28), dtype="uint8"
-                ),
-            ),
-            calibration=Calibration(temperature=1.4, sharpness=1.8),
-            metrics={"validation": figures, "test": figures},
-            novelty=NoveltyFigures(validation_false_alarms=0.01, test_false_alarms=0.012),
-            dataset=DatasetInfo(name="MNIST", sha256="0" * 64, train=800, validation=100, test=100),
-            training=TrainingRecord(
-                recipe=TrainConfig(), chosen_epoch=40, seconds=4000, environment={"torch": "2.13.0"}
-            ),
-            files={"model.safetensors": "0" * 64, "model.onnx": "0" * 64},
-        ),
+        card=card,
         engine=EngineInfo(name="onnxruntime", device="cpu", threads=2),
         input=InputInfo(formats=["PNG"], shape=[1, 28, 28], note="any size and mode"),
         limits=Limits.model_validate(Settings.model_construct(), from_attributes=True),

@@ -6,12 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.inference.explainer import MAX_WAITING
 from app.wire import answers, open_inference, problems
 from app.wire.problems import Kind
 from app.wire.tensors import JSON_LENGTH
 
-_FORM = "multipart/form-data"
 _BINARY = {"type": "string", "format": "binary"}
 
 
@@ -25,7 +23,6 @@ class Contract:
         answer: what a good answer holds, in a few words.
         model: of a good answer in JSON, None where there is none in JSON.
         problems: that it may answer with.
-        examples: of a problem's detail, where it is not the one that the kind has.
         body: of the request, as OpenAPI has it.
         content: media type -> a good answer that is not JSON, as OpenAPI has it.
         headers: of a good answer, besides those of all.
@@ -33,13 +30,28 @@ class Contract:
 
     tag: str
     summary: str
-    answer: str
+    answer: str = "All is well"
     model: type[BaseModel] | None = None
     problems: Sequence[Kind] = ()
-    examples: Mapping[Kind, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
     content: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _form(field: str, schema: Mapping[str, Any], example: Any) -> dict[str, Any]:
+    """A form of one field, as OpenAPI has it."""
+    form = {
+        "type": "object",
+        "required": [field],
+        "properties": {field: schema},
+        "additionalProperties": False,
+    }
+    return {"multipart/form-data": {"schema": form, "example": {field: example}}}
+
+
+def _text(example: str) -> dict[str, Any]:
+    """Plain text, as OpenAPI has it."""
+    return {"text/plain": {"schema": {"type": "string"}, "example": example}}
 
 
 _BODY_PROBLEMS = (
@@ -65,38 +77,20 @@ _PICTURE_PROBLEMS = (
     problems.UNREADABLE_IMAGE,
 )
 _IMAGE_PROBLEMS = (*_FORM_PROBLEMS, *_PICTURE_PROBLEMS)
-_MODEL_PROBLEMS = (problems.MODEL_NOT_FOUND, problems.NOT_READY)
-_NOT_LOADED = {problems.NOT_READY: "the model is not loaded"}
 
 _IMAGE = {
     "required": True,
     "description": "The image in the form field `file`, or as the body itself.",
     "content": {
-        _FORM: {
-            "schema": {
-                "type": "object",
-                "required": ["file"],
-                "properties": {"file": _BINARY},
-                "additionalProperties": False,
-            },
-            "example": {"file": "7.png"},
-        },
+        **_form("file", _BINARY, example="7.png"),
         "image/*": {"schema": _BINARY, "example": "the bytes of 7.png"},
     },
 }
 _IMAGES = {
     "required": True,
-    "content": {
-        _FORM: {
-            "schema": {
-                "type": "object",
-                "required": ["files"],
-                "properties": {"files": {"type": "array", "items": _BINARY, "minItems": 1}},
-                "additionalProperties": False,
-            },
-            "example": {"files": ["7.png", "2.png"]},
-        }
-    },
+    "content": _form(
+        "files", {"type": "array", "items": _BINARY, "minItems": 1}, example=["7.png", "2.png"]
+    ),
 }
 _TENSORS = {
     "required": True,
@@ -117,10 +111,7 @@ _TENSORS = {
                         "maxItems": 1,
                         "items": {"$ref": "#/components/schemas/InferData"},
                     },
-                    "outputs": {
-                        "type": "array",
-                        "items": {"type": "object", "required": ["name"]},
-                    },
+                    "outputs": {"type": "array", "items": {"type": "object", "required": ["name"]}},
                 },
             },
             "example": {
@@ -138,32 +129,26 @@ perceiver_predictions_total{label="7"} 1.0
 """
 
 
-def _text(example: str) -> dict[str, Any]:
-    return {"text/plain": {"schema": {"type": "string"}, "example": example}}
-
-
-_READY = Contract(
-    tag="health",
-    summary="Can it answer now?",
-    answer="All is well",
-    model=answers.HealthAnswer,
-    problems=(problems.NOT_READY,),
-)
 _PROTOCOL = "open inference protocol"
+_LIVE = Contract(
+    tag="health",
+    summary="Is the process alive?",
+    model=answers.HealthAnswer,
+    problems=(problems.ENGINE_STUCK,),
+)
+_READY = replace(_LIVE, summary="Can it answer now?", problems=(problems.NOT_READY,))
 _MODEL = Contract(
     tag=_PROTOCOL,
     summary="What the model takes and gives",
     answer="Its tensors",
     model=open_inference.InferModel,
-    problems=_MODEL_PROBLEMS,
-    examples=_NOT_LOADED,
+    problems=(problems.MODEL_NOT_FOUND, problems.NOT_READY),
 )
-_MODEL_READY = Contract(
-    tag=_PROTOCOL,
+_MODEL_READY = replace(
+    _MODEL,
     summary="Can the model answer now?",
-    answer="It can",
+    answer=_READY.answer,
     model=open_inference.InferModelReady,
-    problems=_MODEL_PROBLEMS,
 )
 _INFER = Contract(
     tag=_PROTOCOL,
@@ -178,11 +163,6 @@ _INFER = Contract(
         problems.MODEL_NOT_FOUND,
         problems.UNSUPPORTED_ENCODING,
     ),
-    examples={
-        problems.TOO_MANY_FILES: "input 'image' has 65 images; send 64 at a time, at most",
-        problems.TOO_MANY_BYTES: "the body has more than 67,108,864 bytes",
-        **{kind: f"picture 0: {kind.example}" for kind in _PICTURE_PROBLEMS},
-    },
     body=_TENSORS,
 )
 
@@ -201,11 +181,6 @@ CONTRACTS: Mapping[str, Contract] = {
         answer="What the model reads in each image, or why it can't",
         model=answers.BatchAnswer,
         problems=_FORM_PROBLEMS,
-        examples={
-            problems.WRONG_FIELD: "there is a field 'file'; send only 'files'",
-            problems.TOO_MANY_FILES: "more than 64 file(s) in the field 'files'",
-            problems.TOO_MANY_BYTES: "the body has more than 67,108,864 bytes",
-        },
         body=_IMAGES,
     ),
     "/explain": Contract(
@@ -215,7 +190,6 @@ CONTRACTS: Mapping[str, Contract] = {
         "as JSON, or with `Accept: image/png` as a picture",
         model=answers.ExplainAnswer,
         problems=(*_IMAGE_PROBLEMS, problems.NO_EXPLANATIONS),
-        examples={problems.QUEUE_FULL: f"{MAX_WAITING} images are waiting, as many as may"},
         body=_IMAGE,
         content={"image/png": {"schema": _BINARY, "example": "the bytes of a PNG"}},
         headers={"Vary": {"description": "Accept", "required": True, "schema": {"type": "string"}}},
@@ -228,9 +202,7 @@ CONTRACTS: Mapping[str, Contract] = {
         problems=(*_IMAGE_PROBLEMS, problems.NO_PARTS, problems.TOO_MANY_MARKS),
         body=_IMAGE,
     ),
-    "/health/live": replace(
-        _READY, summary="Is the process alive?", problems=(problems.ENGINE_STUCK,)
-    ),
+    "/health/live": _LIVE,
     "/health/ready": _READY,
     "/health": replace(_READY, summary="As /health/ready"),
     "/metadata": Contract(
@@ -239,7 +211,6 @@ CONTRACTS: Mapping[str, Contract] = {
         answer="The model's card and the service's limits",
         model=answers.MetadataAnswer,
         problems=(problems.NOT_READY,),
-        examples=_NOT_LOADED,
     ),
     "/problems/{slug}": Contract(
         tag="metadata",
@@ -265,7 +236,6 @@ CONTRACTS: Mapping[str, Contract] = {
             problems.RELOAD_FAILED,
             problems.NOT_READY,
         ),
-        examples=_NOT_LOADED,
     ),
     "/v2": Contract(
         tag=_PROTOCOL,
@@ -273,20 +243,8 @@ CONTRACTS: Mapping[str, Contract] = {
         answer="Name, version and extensions of the server",
         model=open_inference.InferServer,
     ),
-    "/v2/health/live": Contract(
-        tag=_PROTOCOL,
-        summary="Is the process alive?",
-        answer="It is",
-        model=open_inference.InferLive,
-        problems=(problems.ENGINE_STUCK,),
-    ),
-    "/v2/health/ready": Contract(
-        tag=_PROTOCOL,
-        summary="Can it answer now?",
-        answer="It can",
-        model=open_inference.InferReady,
-        problems=(problems.NOT_READY,),
-    ),
+    "/v2/health/live": replace(_LIVE, tag=_PROTOCOL, model=open_inference.InferLive),
+    "/v2/health/ready": replace(_READY, tag=_PROTOCOL, model=open_inference.InferReady),
     "/v2/models/{name}": _MODEL,
     "/v2/models/{name}/versions/{version}": replace(
         _MODEL, summary="What this version of the model takes and gives"

@@ -33,27 +33,16 @@ def draw(explanation: Explanation, uploaded: Image.Image, labels: Sequence[str])
     """
     maps, ink = explanation.maps, explanation.values.max(axis=0)
     looked = maps.attention.mean(axis=(0, 1))
-    peak = max(float(np.abs(maps.attribution).max()), 1e-6)
+    glow = _coloured(looked / looked.max(), GLOW)
+    shares = maps.attribution / max(float(np.abs(maps.attribution).max()), 1e-6)
+    counted = np.where(
+        (shares >= 0)[..., None], _coloured(shares, FOR), _coloured(-shares, AGAINST)
+    )
     panels = [
         ("Uploaded", "", _fitted(uploaded)),
         ("What the model saw", f"{ink.shape[1]} x {ink.shape[0]} pixels", _enlarged(255 - ink)),
-        (
-            "Where it looked",
-            "attention: the darker, the more",
-            _over(ink, _coloured(looked / looked.max(), GLOW)),
-        ),
-        (
-            "What the answer rests on",
-            "ink for it red, against it blue",
-            _over(
-                ink,
-                np.where(
-                    (maps.attribution >= 0)[..., None],
-                    _coloured(maps.attribution / peak, FOR),
-                    _coloured(-maps.attribution / peak, AGAINST),
-                ),
-            ),
-        ),
+        ("Where it looked", "attention: the darker, the more", _over(ink, glow)),
+        ("What the answer rests on", "ink for it red, against it blue", _over(ink, counted)),
     ]
     width = 2 * MARGIN + len(panels) * PANEL + (len(panels) - 1) * GAP
     canvas = Image.new("RGB", (width, 2 * MARGIN + CAPTION + PANEL + ANSWER), PAPER)
@@ -72,11 +61,7 @@ def draw(explanation: Explanation, uploaded: Image.Image, labels: Sequence[str])
 
 
 def _answer(
-    pen: ImageDraw.ImageDraw,
-    explanation: Explanation,
-    labels: Sequence[str],
-    width: int,
-    top: int,
+    pen: ImageDraw.ImageDraw, explanation: Explanation, labels: Sequence[str], width: int, top: int
 ) -> None:
     """The label, large, its confidence, and a bar per class; paler where it is not recognized."""
     prediction = explanation.prediction

@@ -2,15 +2,15 @@
 
 from typing import Literal
 
-from pydantic import ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 
-from app.wire.answers import Answer
+from app.wire.answers import Answer, example
 
 
 class InferError(Answer):
     """An error of the Open Inference Protocol."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"error": "the model is not loaded"}})
+    model_config = example(error="the model is not loaded")
 
     error: str = Field(description="what happened and what would help")
 
@@ -18,7 +18,7 @@ class InferError(Answer):
 class InferLive(Answer):
     """Answer of /v2/health/live where all is well."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"live": True}})
+    model_config = example(live=True)
 
     live: Literal[True] = True
 
@@ -26,7 +26,7 @@ class InferLive(Answer):
 class InferReady(Answer):
     """Answer of /v2/health/ready where all is well."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"ready": True}})
+    model_config = example(ready=True)
 
     ready: Literal[True] = True
 
@@ -34,14 +34,8 @@ class InferReady(Answer):
 class InferServer(Answer):
     """Answer of /v2."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "name": "perceiver-serve",
-                "version": "0.1.0",
-                "extensions": ["binary_tensor_data"],
-            }
-        }
+    model_config = example(
+        name="perceiver-serve", version="0.1.0", extensions=["binary_tensor_data"]
     )
 
     name: str = "perceiver-serve"
@@ -60,16 +54,12 @@ class InferTensor(Answer):
 class InferModel(Answer):
     """Answer of /v2/models/NAME."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "name": "perceiver-mnist",
-                "versions": ["1.0.0"],
-                "platform": "onnxruntime",
-                "inputs": [{"name": "picture", "datatype": "BYTES", "shape": [-1]}],
-                "outputs": [{"name": "digit", "datatype": "INT64", "shape": [-1]}],
-            }
-        }
+    model_config = example(
+        name="perceiver-mnist",
+        versions=["1.0.0"],
+        platform="onnxruntime",
+        inputs=[{"name": "picture", "datatype": "BYTES", "shape": [-1]}],
+        outputs=[{"name": "digit", "datatype": "INT64", "shape": [-1]}],
     )
 
     name: str
@@ -82,9 +72,7 @@ class InferModel(Answer):
 class InferModelReady(Answer):
     """Answer of /v2/models/NAME/ready where all is well."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"example": {"name": "perceiver-mnist", "ready": True}}
-    )
+    model_config = example(name="perceiver-mnist", ready=True)
 
     name: str
     ready: Literal[True] = True
@@ -104,15 +92,11 @@ class InferData(InferTensor):
 class InferAnswer(Answer):
     """Answer of /v2/models/NAME/infer."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "model_name": "perceiver-mnist",
-                "model_version": "1.0.0",
-                "id": "42",
-                "outputs": [{"name": "digit", "datatype": "INT64", "shape": [1], "data": [7]}],
-            }
-        }
+    model_config = example(
+        model_name="perceiver-mnist",
+        model_version="1.0.0",
+        id="42",
+        outputs=[{"name": "digit", "datatype": "INT64", "shape": [1], "data": [7]}],
     )
 
     model_name: str

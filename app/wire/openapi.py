@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -19,6 +19,12 @@ _SCHEMAS = "#/components/schemas/{model}"
 _JSON = "application/json"
 _TEXT = {"type": "string"}
 
+
+def _header(description: str, **schema: Any) -> dict[str, Any]:
+    """Of each answer that it is documented for."""
+    return {"description": description, "required": True, "schema": {"type": "string", **schema}}
+
+
 _REQUEST_ID = {
     "name": "X-Request-ID",
     "in": "header",
@@ -32,32 +38,16 @@ _IN_PATH = {
     "slug": {"description": "the last part of a problem's type", "example": "queue-full"},
 }
 _HEADERS = {
-    "X-Request-ID": {
-        "description": "Names this request in the log.",
-        "required": True,
-        "schema": {"type": "string", "minLength": 1, "maxLength": 128},
-    },
-    "Server-Timing": {
-        "description": "Milliseconds: total, and of a prediction decode, preprocess, queue, infer "
-        "(in a batch each of its slowest image).",
-        "required": True,
-        "schema": _TEXT,
-    },
+    "X-Request-ID": _header("Names this request in the log.", minLength=1, maxLength=128),
+    "Server-Timing": _header(
+        "Milliseconds: total, and of a prediction decode, preprocess, queue, infer "
+        "(in a batch each of its slowest image)."
+    ),
 }
-_HEADERS_OF_STATUS: dict[int, dict[str, Any]] = {
-    401: {
-        "WWW-Authenticate": {
-            "description": "What to authenticate with (RFC 6750).",
-            "required": True,
-            "schema": _TEXT,
-        }
-    },
+_HEADERS_OF_STATUS = {
+    401: {"WWW-Authenticate": _header("What to authenticate with (RFC 6750).")},
     503: {
-        "Retry-After": {
-            "description": "Seconds to wait before the next try.",
-            "required": True,
-            "schema": {"type": "integer", "minimum": 0},
-        }
+        "Retry-After": _header("Seconds to wait before the next try.", type="integer", minimum=0)
     },
 }
 _SECURITY_SCHEMES = {
@@ -84,7 +74,7 @@ def describe(app: FastAPI, needs_key: Callable[[str], bool]) -> None:
                 if needs_key(path):
                     components["securitySchemes"] = _SECURITY_SCHEMES
                     call["security"] = [{name: []} for name in _SECURITY_SCHEMES]
-                    call["responses"]["401"] = _refusal(path, [UNAUTHORIZED], {})
+                    call["responses"]["401"] = _refusal(path, [UNAUTHORIZED])
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -112,9 +102,7 @@ def _call(path: str, contract: Contract) -> dict[str, Any]:
     }
     kinds = contract.problems
     refusals = {
-        str(status): _refusal(
-            path, [kind for kind in kinds if kind.status == status], contract.examples
-        )
+        str(status): _refusal(path, [kind for kind in kinds if kind.status == status])
         for status in sorted({kind.status for kind in kinds})
     }
     in_path = [
@@ -125,12 +113,12 @@ def _call(path: str, contract: Contract) -> dict[str, Any]:
     return {"parameters": [*in_path, _REQUEST_ID], **body, "responses": {"200": good, **refusals}}
 
 
-def _refusal(path: str, kinds: Sequence[Kind], details: Mapping[Kind, str]) -> dict[str, Any]:
+def _refusal(path: str, kinds: Sequence[Kind]) -> dict[str, Any]:
     """The answer of one status that tells of a problem of any of these kinds."""
     instance = re.sub(r"{\w+}", "nothing", path)
     examples = {}
     for kind in kinds:
-        response = respond(kind.problem(details.get(kind, kind.example), instance))
+        response = respond(kind.problem(kind.sample, instance))
         examples[kind.slug] = {"summary": kind.title, "value": json.loads(bytes(response.body))}
     schema = _reference(InferError if speaks_open_inference(path) else Problem)
     return {

@@ -32,19 +32,18 @@ class Kind:
         status: of HTTP.
         title: the cause in a few words.
         help: what a caller can do about it.
-        example: a detail as a caller may get it, for the OpenAPI document.
     """
 
     slug: str
     status: int
     title: str
-    help: str
-    example: str = ""
+    help: str = "Try again after a pause."
 
     @property
-    def uri(self) -> str:
-        """The problem's `type`."""
-        return f"/problems/{self.slug}"
+    def sample(self) -> str:
+        """A detail as a caller may get it, for the OpenAPI document."""
+        clauses = (text[0].lower() + text[1:].rstrip(".") for text in (self.title, self.help))
+        return "; ".join(clauses)
 
     @property
     def explanation(self) -> str:
@@ -58,12 +57,9 @@ class Kind:
             detail: what happened this time.
             instance: URI reference of what was asked for.
         """
+        uri = f"/problems/{self.slug}"
         return Problem(
-            type=self.uri,
-            title=self.title,
-            status=self.status,
-            detail=detail,
-            instance=instance,
+            type=uri, title=self.title, status=self.status, detail=detail, instance=instance
         )
 
 
@@ -75,143 +71,81 @@ class RequestError(Exception):
         self.kind = kind
 
 
-EMPTY_BODY = Kind(
-    "empty-body",
-    400,
-    "The request has no body",
-    "Send an image.",
-    "the request has no body; send an image",
-)
-EMPTY_IMAGE = Kind(
-    "empty-image",
-    400,
-    "The image is empty",
-    "Send a file that holds an image.",
-    "the image is empty: it has no bytes",
-)
+EMPTY_BODY = Kind("empty-body", 400, "The request has no body", "Send an image.")
+EMPTY_IMAGE = Kind("empty-image", 400, "The image is empty", "Send a file that holds an image.")
 WRONG_FIELD = Kind(
     "wrong-field",
     400,
     "Not the form field expected",
-    "Name the form field as the detail says.",
-    "there is a field 'image'; send only 'file'",
+    "Send only the field file, or files to /predict/batch.",
 )
 TOO_MANY_FILES = Kind(
     "too-many-files",
     400,
     "Too many files in one request",
-    "Send fewer, or use /predict/batch.",
-    "more than 1 file(s) in the field 'file'",
+    "Send fewer; /metadata tells the limits.",
 )
 MALFORMED_FORM = Kind(
-    "malformed-form",
-    400,
-    "The form is malformed",
-    "Send multipart/form-data as of RFC 7578.",
-    "the form ends before its closing boundary",
+    "malformed-form", 400, "The form is malformed", "Send multipart/form-data as of RFC 7578."
 )
 MALFORMED_INFERENCE = Kind(
     "malformed-inference",
     400,
     "Not an inference request that the model takes",
     "See /v2/models/NAME for its inputs and outputs.",
-    "input 'image' has the datatype 'FP32'; send UINT8",
 )
 MALFORMED_REQUEST = Kind("malformed-request", 400, "Not HTTP/1.1", "See RFC 9112.")
 CLIENT_GONE = Kind("client-gone", 400, "The client hung up", "Nobody reads this answer.")
 UNAUTHORIZED = Kind(
-    "unauthorized",
-    401,
-    "No valid API key",
-    "Send one as X-API-Key, or as a bearer token.",
-    "the API key is not valid",
+    "unauthorized", 401, "No valid API key", "Send one as X-API-Key, or as a bearer token."
 )
 RELOAD_NEEDS_KEYS = Kind(
     "reload-needs-keys",
     403,
     "Without API keys nobody may reload",
     "Set PERCEIVER_API_KEYS, or send the process SIGHUP.",
-    "set API keys, or send the process SIGHUP",
 )
-NOT_FOUND = Kind(
-    "not-found",
-    404,
-    "No such page",
-    "See /docs for what there is.",
-    "there is no page /problems/nothing",
-)
+NOT_FOUND = Kind("not-found", 404, "No such page", "See /docs for what there is.")
 MODEL_NOT_FOUND = Kind(
-    "model-not-found",
-    404,
-    "No such model or version",
-    "See /metadata for the one that is served.",
-    "there is no model 'other'; there is perceiver-mnist",
+    "model-not-found", 404, "No such model or version", "See /metadata for the one that is served."
 )
-NO_PARTS = Kind(
-    "no-parts",
-    404,
-    "This model finds no parts in a picture",
-    "Ask /predict.",
-    "mine finds no parts in a picture",
-)
+NO_PARTS = Kind("no-parts", 404, "This model finds no parts in a picture", "Ask /predict.")
 METHOD_NOT_ALLOWED = Kind(
     "method-not-allowed", 405, "Method not allowed", "Use a method of the Allow header."
 )
-UPLOAD_STALLED = Kind(
-    "upload-stalled",
-    408,
-    "The upload stalled",
-    "Send the body without pause.",
-    "nothing arrived for 10 s",
-)
+UPLOAD_STALLED = Kind("upload-stalled", 408, "The upload stalled", "Send the body without pause.")
 RELOAD_FAILED = Kind(
     "reload-failed",
     409,
     "The checkpoint can't be used",
     "The one before still serves; mend the folder and try again.",
-    "there is no checkpoint folder weights/mine",
 )
 TOO_MANY_BYTES = Kind(
-    "too-many-bytes",
-    413,
-    "Too many bytes",
-    "Send a smaller file; /metadata tells the limits.",
-    "the body has more than 10,485,760 bytes",
+    "too-many-bytes", 413, "Too many bytes", "Send a smaller file; /metadata tells the limits."
 )
 TOO_MANY_PIXELS = Kind(
-    "too-many-pixels",
-    413,
-    "Too many pixels",
-    "Send a smaller image; /metadata tells the limits.",
-    "the image has 9000 x 9000 pixels, more than the 25,000,000 allowed",
+    "too-many-pixels", 413, "Too many pixels", "Send a smaller image; /metadata tells the limits."
 )
 UNSUPPORTED_CONTENT_TYPE = Kind(
     "unsupported-content-type",
     415,
     "Unsupported content type",
     "Send multipart/form-data, or to /predict an image with an image/* content type.",
-    "the content type is text/plain; send multipart/form-data",
 )
 UNSUPPORTED_ENCODING = Kind(
     "unsupported-encoding",
     415,
     "Unsupported content encoding",
     "Send the body as it is, or compressed by gzip or deflate.",
-    "the content encoding is br; send gzip, deflate or none",
 )
 UNSUPPORTED_IMAGE = Kind(
     "unsupported-image",
     415,
     "Not an image type we read",
     "Send one of the formats that /metadata names.",
-    "the image is of none of the types read: PNG, JPEG",
 )
 UNREADABLE_IMAGE = Kind(
-    "unreadable-image",
-    422,
-    "The image can't be decoded",
-    "Check that the file is whole.",
-    "the PNG image is truncated or broken",
+    "unreadable-image", 422, "The image can't be decoded", "Check that the file is whole."
 )
 HEAD_TOO_LARGE = Kind(
     "head-too-large", 431, "The request's head is too large", "Send fewer or shorter headers."
@@ -221,49 +155,19 @@ TOO_MANY_MARKS = Kind(
     422,
     "The picture shows more than a number",
     "Send the number alone, without the page around it.",
-    "the picture shows more than 400 separate marks: send the number alone",
 )
-INTERNAL = Kind(
-    "internal",
-    500,
-    "Internal error",
-    "Report the X-Request-ID to the operator.",
-    "something went wrong on our side",
-)
+INTERNAL = Kind("internal", 500, "Internal error", "Report the X-Request-ID to the operator.")
 NO_EXPLANATIONS = Kind(
     "no-explanations",
     501,
     "This model can't explain its answers",
     "Ask /predict, or have the operator serve a checkpoint with an explain.onnx.",
-    "there is no weights/mine/explain.onnx: `perceiver export` makes it",
 )
-QUEUE_FULL = Kind(
-    "queue-full",
-    503,
-    "Too many images are waiting",
-    "Try again after a pause.",
-    "1024 images are waiting, as many as may",
-)
-TOO_MANY_CONNECTIONS = Kind(
-    "too-many-connections", 503, "Too many connections", "Try again after a pause."
-)
-UPLOADS_FULL = Kind("uploads-full", 503, "Too many uploads at once", "Try again after a pause.")
-NOT_READY = Kind(
-    "not-ready", 503, "Not ready", "Try again after a pause.", "the service is shutting down"
-)
-ENGINE_STUCK = Kind(
-    "engine-stuck",
-    503,
-    "The engine is stuck",
-    "Restart the service.",
-    "one computation has been running for too long",
-)
-DEADLINE_EXCEEDED = Kind(
-    "deadline-exceeded",
-    504,
-    "No answer in time",
-    "Try again after a pause.",
-    "the answer was not ready in time",
-)
+QUEUE_FULL = Kind("queue-full", 503, "Too many images are waiting")
+TOO_MANY_CONNECTIONS = Kind("too-many-connections", 503, "Too many connections")
+UPLOADS_FULL = Kind("uploads-full", 503, "Too many uploads at once")
+NOT_READY = Kind("not-ready", 503, "Not ready")
+ENGINE_STUCK = Kind("engine-stuck", 503, "The engine is stuck", "Restart the service.")
+DEADLINE_EXCEEDED = Kind("deadline-exceeded", 504, "No answer in time")
 
 KINDS = {kind.slug: kind for kind in globals().copy().values() if isinstance(kind, Kind)}

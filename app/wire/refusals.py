@@ -12,37 +12,22 @@ from starlette.types import Receive, Scope, Send
 
 import model.modalities as inputs
 from app.inference import batcher, engines
-from app.wire.problems import (
-    DEADLINE_EXCEEDED,
-    EMPTY_IMAGE,
-    INTERNAL,
-    METHOD_NOT_ALLOWED,
-    NO_EXPLANATIONS,
-    NOT_FOUND,
-    NOT_READY,
-    QUEUE_FULL,
-    TOO_MANY_MARKS,
-    TOO_MANY_PIXELS,
-    UNREADABLE_IMAGE,
-    UNSUPPORTED_IMAGE,
-    Kind,
-    Problem,
-    RequestError,
-)
+from app.wire import problems
+from app.wire.problems import Kind, Problem, RequestError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
 
 _KIND_OF_ERROR: Mapping[type[Exception], Kind] = {
-    inputs.EmptyInputError: EMPTY_IMAGE,
-    inputs.UnsupportedInputError: UNSUPPORTED_IMAGE,
-    inputs.InputTooLargeError: TOO_MANY_PIXELS,
-    inputs.UnreadableInputError: UNREADABLE_IMAGE,
-    engines.NoExplanationsError: NO_EXPLANATIONS,
-    inputs.TooManyPartsError: TOO_MANY_MARKS,
-    batcher.QueueFullError: QUEUE_FULL,
-    batcher.ClosedError: NOT_READY,
-    batcher.DeadlineExceededError: DEADLINE_EXCEEDED,
+    inputs.EmptyInputError: problems.EMPTY_IMAGE,
+    inputs.UnsupportedInputError: problems.UNSUPPORTED_IMAGE,
+    inputs.InputTooLargeError: problems.TOO_MANY_PIXELS,
+    inputs.UnreadableInputError: problems.UNREADABLE_IMAGE,
+    engines.NoExplanationsError: problems.NO_EXPLANATIONS,
+    inputs.TooManyPartsError: problems.TOO_MANY_MARKS,
+    batcher.QueueFullError: problems.QUEUE_FULL,
+    batcher.ClosedError: problems.NOT_READY,
+    batcher.DeadlineExceededError: problems.DEADLINE_EXCEEDED,
 }
 HANDLED = (*_KIND_OF_ERROR, RequestError, HTTPException)  # whatever else is raised is our fault
 
@@ -51,13 +36,14 @@ def kind_of(error: Exception) -> Kind:
     """The cause of an error."""
     if isinstance(error, RequestError):
         return error.kind
-    return _KIND_OF_ERROR.get(type(error), INTERNAL)
+    return _KIND_OF_ERROR.get(type(error), problems.INTERNAL)
 
 
 def describe(error: Exception, instance: str) -> Problem:
     """The problem that tells a caller of an error; nothing of our inside."""
     kind = kind_of(error)
-    return kind.problem(kind.example if kind is INTERNAL else str(error), instance)
+    detail = "something went wrong on our side" if kind is problems.INTERNAL else str(error)
+    return kind.problem(detail, instance)
 
 
 def instance_of(path: str) -> str:
@@ -99,9 +85,9 @@ async def handle(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         return respond(describe(error, instance))
     if error.status_code == HTTPStatus.NOT_FOUND:
-        problem = NOT_FOUND.problem(f"there is no page {path}", instance)
+        problem = problems.NOT_FOUND.problem(f"there is no page {path}", instance)
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        problem = METHOD_NOT_ALLOWED.problem(f"{path} does not answer {method}", instance)
+        problem = problems.METHOD_NOT_ALLOWED.problem(f"{path} does not answer {method}", instance)
     else:
         problem = describe(error, instance)
     return respond(problem, error.headers)

@@ -55,13 +55,15 @@ class Inputs:
 
     Attributes:
         id: the caller's own name of the request.
-        tensors: name -> values: (B, ...) of a UINT8 tensor, B byte strings of a BYTES tensor.
+        name: of the input.
+        values: (B, ...) of a UINT8 tensor, B byte strings of a BYTES tensor.
         outputs: name -> whether it is wanted in binary form, in the order wanted.
         timeout_us: within which the answer is of use, None where that is not said.
     """
 
     id: str | None
-    tensors: Mapping[str, Values]
+    name: str
+    values: Values
     outputs: Mapping[str, bool]
     timeout_us: int | None
 
@@ -69,7 +71,7 @@ class Inputs:
 class _Parameters(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", defer_build=True)
 
-    def refuse_shared_memory(self) -> None:
+    def model_post_init(self, context: object) -> None:
         if any(name.startswith("shared_memory") for name in self.model_extra or ()):
             raise WireError("shared memory is not supported; send the tensor in the body")
 
@@ -143,16 +145,20 @@ class Reader:
         if not 0 <= json_length <= len(body):
             raise WireError(f"{JSON_LENGTH} is {json_length}, the body has {len(body)} bytes")
         request = self._parse(body[:json_length])
-        request.parameters.refuse_shared_memory()
-        blobs = _split(request.inputs, memoryview(body)[json_length:])
         if len(request.inputs) > 1:
             names = " or ".join(repr(spec.name) for spec in self.inputs)
             raise WireError(f"there are {len(request.inputs)} inputs; send one, {names}")
-        spec = _find(request.inputs[0].name, self.inputs, "input")
-        values = self._values(request.inputs[0], spec, blobs[0])
+        (given,) = request.inputs
+        blob, size = memoryview(body)[json_length:], given.parameters.binary_data_size
+        if len(blob) != (size or 0):
+            raise WireError(
+                f"the binary_data_size is {size or 0}, but {len(blob)} bytes follow the JSON"
+            )
+        spec = _find(given.name, self.inputs, "input")
+        values = self._values(given, spec, None if size is None else blob)
         outputs = self._choose(request.outputs, request.parameters.binary_data_output)
         timeout_us = request.parameters.timeout or None  # 0 is Triton's "as the server likes"
-        return Inputs(request.id, {spec.name: values}, outputs, timeout_us)
+        return Inputs(request.id, spec.name, values, outputs, timeout_us)
 
     def _parse(self, text: bytes) -> _Request:
         # Lists of small values take much more room in memory than here: bound their number first.
@@ -168,9 +174,8 @@ class Reader:
     def _values(self, given: _Input, spec: TensorSpec, blob: memoryview | None) -> Values:
         name = repr(spec.name)
         if given.datatype != spec.datatype:
-            raise WireError(
-                f"input {name} has the datatype {_quote(given.datatype)}; send {spec.datatype}"
-            )
+            datatype = _quote(given.datatype)
+            raise WireError(f"input {name} has the datatype {datatype}; send {spec.datatype}")
         rows = given.shape[0] if given.shape else 0
         if rows == 0 or tuple(given.shape[1:]) != spec.shape[1:]:
             raise WireError(
@@ -178,20 +183,15 @@ class Reader:
                 "where -1 is the number of images, at least 1"
             )
         if rows > self.max_rows:
-            raise TooLargeError(
-                f"input {name} has {rows} images; send {self.max_rows} at a time, at most"
-            )
+            most = f"send {self.max_rows} at a time, at most"
+            raise TooLargeError(f"input {name} has {rows} images; {most}")
         if (blob is None) == (given.data is None):
             what = "neither" if blob is None else "both"
             raise WireError(f"input {name} has {what} 'data' and 'binary_data_size'; send one")
+        data = given.data or []
         if spec.datatype == "BYTES":
-            if blob is not None:
-                return _unpack(blob, rows, name)
-            return _from_base64(given.data or [], rows, name)
-        if blob is None:
-            numbers = _numbers(given.data or [], name)
-        else:
-            numbers = np.frombuffer(blob, np.uint8)
+            return _from_base64(data, rows, name) if blob is None else _unpack(blob, rows, name)
+        numbers = _numbers(data, name) if blob is None else np.frombuffer(blob, np.uint8)
         if numbers.size != math.prod(given.shape):
             raise WireError(
                 f"input {name} has {numbers.size} values, its shape {given.shape} has "
@@ -205,11 +205,9 @@ class Reader:
         choice: dict[str, bool] = {}
         for output in wanted:
             spec = _find(output.name, self.outputs, "output")
-            output.parameters.refuse_shared_memory()
             if "classification" in (output.parameters.model_extra or {}):
-                raise WireError(
-                    "classification is not supported; rank the output 'probabilities' instead"
-                )
+                instead = "rank the output 'probabilities' instead"
+                raise WireError(f"classification is not supported; {instead}")
             if spec.name in choice:
                 raise WireError(f"output {spec.name!r} is asked for twice")
             own = output.parameters.binary_data
@@ -238,11 +236,8 @@ def write(
     blobs: list[bytes] = []
     for name, as_bytes in binary.items():
         array = arrays[name].astype(_NUMPY[datatypes[name]])
-        output: dict[str, object] = {
-            "name": name,
-            "shape": list(array.shape),
-            "datatype": datatypes[name],
-        }
+        output: dict[str, object]
+        output = {"name": name, "shape": list(array.shape), "datatype": datatypes[name]}
         if as_bytes:
             blobs.append(array.tobytes())
             output["parameters"] = {"binary_data_size": len(blobs[-1])}
@@ -259,23 +254,6 @@ def _find(name: str, specs: Iterable[TensorSpec], what: str) -> TensorSpec:
             return spec
     names = ", ".join(spec.name for spec in specs)
     raise WireError(f"the model has no {what} {_quote(name)}; it has {names}")
-
-
-def _split(inputs: Iterable[_Input], blob: memoryview) -> list[memoryview | None]:
-    """Each input's share of the bytes after the JSON, None for an input without."""
-    shares: list[memoryview | None] = []
-    start = 0
-    for given in inputs:
-        given.parameters.refuse_shared_memory()
-        size = given.parameters.binary_data_size
-        shares.append(None if size is None else blob[start : start + size])
-        start += size or 0
-    if start != len(blob):
-        raise WireError(
-            f"the binary_data_size of all inputs is {start} in sum, "
-            f"but {len(blob)} bytes follow the JSON"
-        )
-    return shares
 
 
 def _unpack(blob: memoryview, count: int, name: str) -> list[bytes]:

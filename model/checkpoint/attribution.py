@@ -38,19 +38,14 @@ def spread(attention: Maps, shape: tuple[int, ...]) -> Maps:
 
 
 def occlusion(
-    sample: Values,
-    label: int,
-    log_probabilities: Callable[[NDArray[Any]], NDArray[np.floating]],
+    sample: Values, label: int, log_probabilities: Callable[[NDArray[Any]], NDArray[np.floating]]
 ) -> Maps:
     """How much of the answer rests on each position (Zeiler and Fergus, ECCV 2014, section 4.2).
 
     Each patch that is not empty is deleted in turn; a position gets the mean of what its patches
     cost.
 
-    Args:
-        sample: what the model saw.
-        label: index of the answer.
-        log_probabilities: samples (B, C, *shape) -> log-probabilities (B, classes); called once.
+    `log_probabilities` takes samples (B, C, *shape) to (B, classes), and is called once.
 
     Returns: (*shape) in nats: the fall of the answer's log-probability, negative where the patches
     speak against the answer, 0 where there is nothing near.

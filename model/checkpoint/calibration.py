@@ -2,10 +2,12 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from model.checkpoint.config import Frozen
 
 
-class Calibration(BaseModel):
+class Calibration(Frozen):
     """How far a logit lies below the largest one, bent by a power, before the softmax.
 
     A sharpness of 1 is temperature scaling (Guo et al., ICML 2017). Training with label smoothing
@@ -13,8 +15,6 @@ class Calibration(BaseModel):
     gives the clear ones their due, without which a temperature can but do either them or the
     doubtful ones justice. The order of the classes stays.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     temperature: float = Field(gt=0, description="what a logit's distance is divided by")
     sharpness: float = Field(1.0, gt=0, description="the power that it is raised to then")

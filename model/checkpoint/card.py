@@ -2,20 +2,16 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from model.checkpoint.calibration import Calibration
-from model.checkpoint.config import PerceiverConfig, TrainConfig
+from model.checkpoint.config import Frozen, PerceiverConfig, TrainConfig
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 VERSION_PATTERN = r"^\d+\.\d+\.\d+$"  # semantic version
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class InputSpec(_Part):
+class InputSpec(Frozen):
     """One named input of a model: the arrays that it takes, and the modality that makes them.
 
     The network sees `(value - mean) / std`; values of dtype uint8 are shares of 255 before that.
@@ -41,7 +37,7 @@ class InputSpec(_Part):
         return 255.0 if self.dtype == "uint8" else 1.0
 
 
-class ClassFigures(_Part):
+class ClassFigures(Frozen):
     """Figures of one class."""
 
     label: str
@@ -50,7 +46,7 @@ class ClassFigures(_Part):
     precision: float = Field(ge=0, le=1, description="of the samples read as it, the share right")
 
 
-class Evaluation(_Part):
+class Evaluation(Frozen):
     """Figures of a model on one part of a data set."""
 
     n: int = Field(ge=1, description="samples")
@@ -61,14 +57,14 @@ class Evaluation(_Part):
     per_class: tuple[ClassFigures, ...]
 
 
-class NoveltyFigures(_Part):
+class NoveltyFigures(Frozen):
     """How often a sample of a known class is taken for novel, at the threshold of 0.5."""
 
     validation_false_alarms: float = Field(ge=0, le=1, description="share that set the threshold")
     test_false_alarms: float = Field(ge=0, le=1, description="share on the test set")
 
 
-class DatasetInfo(_Part):
+class DatasetInfo(Frozen):
     """What the model was trained, chosen and tested on."""
 
     name: str
@@ -78,7 +74,7 @@ class DatasetInfo(_Part):
     test: int = Field(ge=0, description="test samples, scored once at the end")
 
 
-class TrainingRecord(_Part):
+class TrainingRecord(Frozen):
     """How the weights came about."""
 
     recipe: TrainConfig
@@ -89,7 +85,7 @@ class TrainingRecord(_Part):
     environment: dict[str, str] = Field(description="hardware and library versions")
 
 
-class Card(_Part):
+class Card(Frozen):
     """card.json: everything about a checkpoint but its weights."""
 
     name: str = Field(pattern=NAME_PATTERN)
@@ -112,14 +108,10 @@ class Card(_Part):
         return self.inputs[0]
 
     @model_validator(mode="after")
-    def _inputs_match_model(self) -> "Card":
+    def _fits_model(self) -> "Card":
         ours, theirs = self.input.array_shape, (self.model.num_channels, *self.model.input_shape)
         if ours != theirs:
             raise ValueError(f"input {self.input.name} is {ours}, the model takes {theirs}")
-        return self
-
-    @model_validator(mode="after")
-    def _labels_match_model(self) -> "Card":
         if len(self.labels) != self.model.num_features:
             raise ValueError(
                 f"{len(self.labels)} labels for a model of {self.model.num_features} classes"

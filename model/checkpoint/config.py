@@ -8,11 +8,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
-class _Config(BaseModel):
+class Frozen(BaseModel):
+    """Validated data that stays as it was made, without further fields."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class PerceiverConfig(_Config):
+class PerceiverConfig(Frozen):
     """Arguments of `model.network.perceiver.Perceiver`; see there for their meaning."""
 
     depth: int = Field(6, ge=1, le=64, description="cross-attention blocks")
@@ -47,7 +49,7 @@ class PerceiverConfig(_Config):
         return dict(self)
 
 
-class TrainConfig(_Config):
+class TrainConfig(Frozen):
     """The recipe of a training run, of any modality."""
 
     epochs: int = Field(40, ge=1, description="passes over the training samples")

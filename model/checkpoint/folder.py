@@ -98,8 +98,7 @@ def read_files(checkpoint: Checkpoint) -> dict[str, bytes]:
 def explain_weights(weights: bytes) -> dict[str, NDArray[np.float32]]:
     """The learned arrays that a session of explain.onnx needs, under their names in that graph.
 
-    Args:
-        weights: the content of model.safetensors; the arrays are views of it.
+    They are views of the content of model.safetensors.
     """
     # https://huggingface.co/docs/safetensors: a length, a JSON header, then the arrays' bytes.
     start = 8 + int.from_bytes(weights[:8], "little")

@@ -1,12 +1,10 @@
 """What is noted of each epoch of a training run."""
 
-from pydantic import BaseModel, ConfigDict
+from model.checkpoint.config import Frozen
 
 
-class Epoch(BaseModel):
+class Epoch(Frozen):
     """Figures of one epoch; losses in nats, accuracies in [0, 1]."""
-
-    model_config = ConfigDict(frozen=True)
 
     epoch: int  # from 1
     train_loss: float  # with augmentation and smoothed labels

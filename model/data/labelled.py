@@ -17,28 +17,20 @@ class DatasetError(UserError):
 
 @dataclass(frozen=True)
 class Labelled:
-    """Samples with their classes.
+    """Samples with their classes."""
 
-    Attributes:
-        inputs: in the network's form (N, C, *shape).
-        labels: class numbers (N,).
-        groups: what each sample belongs to (N,), such as a patient; none: each stands alone.
-    """
-
-    inputs: NDArray[Any]
-    labels: NDArray[np.int64]
-    groups: NDArray[Any] | None = None
+    inputs: NDArray[Any]  # in the network's form (N, C, *shape)
+    labels: NDArray[np.int64]  # class numbers (N,)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, index: NDArray[np.int64]) -> "Labelled":
         """The samples with these numbers."""
-        groups = None if self.groups is None else self.groups[index]
-        return Labelled(self.inputs[index], self.labels[index], groups)
+        return Labelled(self.inputs[index], self.labels[index])
 
     def joined(self, other: "Labelled") -> "Labelled":
-        """These samples, then those of `other`, without groups."""
+        """These samples, then those of `other`."""
         return Labelled(
             np.concatenate([self.inputs, other.inputs]), np.concatenate([self.labels, other.labels])
         )
@@ -46,25 +38,15 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All parts of a data set.
+    """All parts of a data set."""
 
-    Attributes:
-        name: for people.
-        digest: SHA-256 of its content.
-        class_names: in the order of the class numbers.
-        spec: the form of its inputs.
-        train: samples to learn from.
-        validation: samples to choose by; none: some of `train` are held out.
-        test: samples that are scored once, at the end.
-    """
-
-    name: str
-    digest: str
-    class_names: tuple[str, ...]
-    spec: InputSpec
-    train: Labelled
-    validation: Labelled | None
-    test: Labelled
+    name: str  # for people
+    digest: str  # SHA-256 of its content
+    class_names: tuple[str, ...]  # in the order of the class numbers
+    spec: InputSpec  # the form of its inputs
+    train: Labelled  # samples to learn from
+    validation: Labelled | None  # samples to choose by; none: some of `train` are held out
+    test: Labelled  # samples that are scored once, at the end
 
     def learning_parts(self, recipe: TrainConfig) -> tuple[Labelled, Labelled]:
         """Training and validation samples, the same for the same recipe."""
@@ -77,17 +59,6 @@ class Dataset:
 
 
 def split(data: Labelled, held_out: int, seed: int) -> tuple[Labelled, Labelled]:
-    """Splits at random into (all but `held_out`, `held_out`), the same way for the same seed.
-
-    Groups stay whole: as many are held out as it takes to reach the number.
-    """
-    random = np.random.default_rng(seed)
-    if data.groups is None:
-        order = random.permutation(len(data))
-    else:
-        names, members = np.unique(data.groups, return_inverse=True)
-        order = random.permutation(len(names))[members].argsort(kind="stable")  # group by group
-        ordered = data.groups[order]
-        while held_out < len(data) and ordered[held_out] == ordered[held_out - 1]:
-            held_out += 1
+    """Splits at random into (all but `held_out`, `held_out`), the same way for the same seed."""
+    order = np.random.default_rng(seed).permutation(len(data))
     return data.take(np.sort(order[held_out:])), data.take(np.sort(order[:held_out]))

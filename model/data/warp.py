@@ -17,13 +17,7 @@ from model.modalities.training import WarpRanges
 def random_grids(
     batch: int, size: tuple[int, int], ranges: WarpRanges, generator: torch.Generator
 ) -> Tensor:
-    """Where each pixel of each warped image comes from.
-
-    Args:
-        batch: B, images that get a map of their own.
-        size: (H, W).
-        ranges: of the random maps.
-        generator: source of randomness; the grids are made on its device.
+    """Where each pixel of B warped images of a size (H, W) comes from, on the generator's device.
 
     Returns: (B, H, W, 2) x, y in [-1, 1] over the image, for `warp`.
     """

@@ -25,15 +25,7 @@ def evaluate(
     device: str,
     out: Path | None,
 ) -> bool:
-    """Measures a checkpoint and prints what was found.
-
-    Args:
-        folder: of the checkpoint.
-        data: folder of the data set; none: the modality's own.
-        part: of the data set.
-        suite: figures beyond those of a part.
-        device: see `find_device`.
-        out: JSON file; default runs/evaluation-NAME-PART.json, or -SUITE.
+    """Measures a checkpoint by the flags of `perceiver evaluate`, and prints what was found.
 
     Returns: whether the card's claims of the part hold.
 

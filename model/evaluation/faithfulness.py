@@ -91,18 +91,11 @@ def area(curve: NDArray[np.float64]) -> float:
 
 
 def measure(
-    inputs: Inputs,
-    attention: NDArray[np.float32],
-    probabilities: Probabilities,
-    seed: int,
+    inputs: Inputs, attention: NDArray[np.float32], probabilities: Probabilities, seed: int
 ) -> Mapping[str, NDArray[np.float64]]:
     """The deletion curve of each map, of ink at random and of the brightest ink.
 
-    Args:
-        inputs: (N, C, *shape).
-        attention: (N, depth, heads, L, *grid), the model's of them.
-        probabilities: the model's.
-        seed: of the random order.
+    The model's attention to the inputs is (N, depth, heads, L, *grid).
     """
     shape = inputs.shape[2:]
     answers: NDArray[np.int64] = probabilities(inputs).argmax(axis=1)

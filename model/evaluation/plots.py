@@ -63,14 +63,9 @@ def misread_samples(
     picture: Callable[[NDArray[Any]], Picture],
     most: int = 24,
 ) -> bytes:
-    """The samples whose true class got the least probability, worst first.
+    """The samples whose true class got the least probability (N, classes), worst first.
 
-    Args:
-        samples: (N, C, *shape).
-        probabilities: of them (N, classes).
-        class_names: in output order.
-        picture: shows a sample (C, *shape).
-        most: how many are shown.
+    At most `most` of them are shown; `picture` shows a sample (C, *shape).
     """
     labels, predicted = samples.labels, probabilities.argmax(axis=1)
     of_truth = probabilities[np.arange(len(labels)), labels]
@@ -119,9 +114,7 @@ def reliability_diagram(
 def attention_maps(picture: Picture, attention: NDArray[np.float32]) -> bytes:
     """Where a model looked: a row per block with the picture, the mean, and its sharpest latents.
 
-    Args:
-        picture: of a sample.
-        attention: (depth, heads, L, rows, columns), drawn over the whole picture.
+    Attention (depth, heads, L, rows, columns) is drawn over the whole picture.
     """
     depth, shown = len(attention), 7
     edges = (-0.5, picture.shape[1] - 0.5, picture.shape[0] - 0.5, -0.5)

@@ -47,10 +47,7 @@ def expected_calibration_error(
 
 
 def score(
-    logits: Logits,
-    labels: NDArray[np.int64],
-    class_names: Sequence[str],
-    calibration: Calibration,
+    logits: Logits, labels: NDArray[np.int64], class_names: Sequence[str], calibration: Calibration
 ) -> Evaluation:
     """All figures of one part of a data set; logits (N, classes), labels (N,)."""
     predicted = logits.argmax(axis=1)

@@ -17,17 +17,11 @@ from model.network.recognizer import Recognizer
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured, and on what.
+    """What is measured, and on what."""
 
-    Attributes:
-        checkpoint: to measure.
-        recognizer: of the checkpoint, on its device.
-        dataset: all parts of it.
-    """
-
-    checkpoint: Checkpoint
-    recognizer: Recognizer
-    dataset: Dataset
+    checkpoint: Checkpoint  # to measure
+    recognizer: Recognizer  # of the checkpoint, on its device
+    dataset: Dataset  # all parts of it
 
     @property
     def card(self) -> Card:
@@ -46,15 +40,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Report:
-    """What a suite found.
+    """What a suite found."""
 
-    Attributes:
-        table: for a terminal.
-        figures: for JSON.
-    """
-
-    table: str
-    figures: dict[str, Any]
+    table: str  # for a terminal
+    figures: dict[str, Any]  # for JSON
 
 
 Suite = Callable[[Subject], Report]

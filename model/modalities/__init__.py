@@ -4,14 +4,13 @@ A modality decodes files, brings them into the network's form, and shows them to
 network, training, engines and wire contracts know none by name. Serving imports no torch here.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import JsonValue
 
 from model.checkpoint.card import InputSpec
 
@@ -49,50 +48,28 @@ class TooManyPartsError(InputError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What decoding one file may cost.
+    """What decoding one file may cost."""
 
-    Attributes:
-        pixels: positions of the sample, at most.
-    """
-
-    pixels: int
+    pixels: int  # positions of the sample, at most
 
 
 @dataclass(frozen=True)
 class LabelNumber:
-    """A whole number that a label stands for, told in answers beside it.
+    """A whole number that a label stands for, told in answers beside it."""
 
-    Attributes:
-        description: for people.
-        minimum: of the number.
-        maximum: of the number.
-        of: label -> its number, none for a label that is no number.
-    """
-
-    description: str
-    minimum: int
-    maximum: int
-    of: Callable[[str], int | None]
+    description: str  # for people
+    minimum: int  # of the number
+    maximum: int  # of the number
+    of: Callable[[str], int | None]  # label -> its number, none for a label that is no number
 
 
 class Modality(Protocol[Sample]):
-    """A kind of input.
+    """A kind of input."""
 
-    Attributes:
-        name: stands in the card.
-        suffixes: of files that it reads, in lower case with their dot.
-        media_types: that an upload may have; `*` as subtype is any.
-        formats: of files that it reads, as people call them.
-        note: what a person who uploads should know, in one sentence.
-        numbers: that labels stand for, by their names in answers.
-    """
-
-    name: str
-    suffixes: tuple[str, ...]
-    media_types: tuple[str, ...]
-    formats: tuple[str, ...]
-    note: str
-    numbers: Mapping[str, LabelNumber]
+    name: str  # stands in the card
+    formats: tuple[str, ...]  # of files that it reads, as people call them
+    note: str  # what a person who uploads should know, in one sentence
+    numbers: Mapping[str, LabelNumber]  # that labels stand for, by their names in answers
 
     def decode(self, content: bytes, limits: Limits) -> Sample:
         """Reads a whole file.
@@ -104,15 +81,6 @@ class Modality(Protocol[Sample]):
 
     def is_small(self, content: bytes) -> bool:
         """Whether decoding takes less time than handing the file to another thread."""
-        ...
-
-    def choose_spec(self, samples: Iterable[Sample], wanted: Mapping[str, JsonValue]) -> InputSpec:
-        """The form that fits these samples.
-
-        Args:
-            samples: of the training part.
-            wanted: fields of the spec that the user sets.
-        """
         ...
 
     def prepare(self, sample: Sample, spec: InputSpec) -> NDArray[Any]:
@@ -134,15 +102,10 @@ class Modality(Protocol[Sample]):
 
 @dataclass(frozen=True)
 class ChosenPart:
-    """A candidate that is a part of the sample.
+    """A candidate that is a part of the sample."""
 
-    Attributes:
-        index: among the candidates.
-        box: x, y, width, height in pixels of the sample.
-    """
-
-    index: int
-    box: tuple[float, float, float, float]
+    index: int  # among the candidates
+    box: tuple[float, float, float, float]  # x, y, width, height in pixels of the sample
 
 
 class FoundParts(Protocol):
@@ -161,9 +124,7 @@ class FoundParts(Protocol):
     def choose(self, probabilities: NDArray[Any], novelty: NDArray[Any]) -> list[list[ChosenPart]]:
         """The best reading, line by line, each from left to right.
 
-        Args:
-            probabilities: the model's of each candidate (N, classes).
-            novelty: the model's of each candidate (N,).
+        The model's probabilities are (N, classes), its novelty (N,), of the N candidates.
         """
         ...
 
@@ -177,11 +138,7 @@ class HasParts(Protocol):
     """A modality whose samples may show several things, each to be read alone."""
 
     def find_parts(self, learned: Mapping[str, bytes], spec: InputSpec) -> FindParts | None:
-        """A function that finds parts in the input's form.
-
-        Args:
-            learned: the checkpoint's files for this, by name.
-            spec: of the input.
+        """A function that finds parts in the input's form, by the checkpoint's files for this.
 
         Returns: none where the checkpoint lacks a file.
 

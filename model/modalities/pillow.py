@@ -20,19 +20,13 @@ from model.modalities import (
     UnsupportedInputError,
 )
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
-MEDIA_TYPES = ("image/*",)
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 _SIGNATURES = {
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"GIF87a": "GIF",
-    b"GIF89a": "GIF",
-    b"BM": "BMP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
+    "PNG": (b"\x89PNG\r\n\x1a\n",),
+    "JPEG": (b"\xff\xd8\xff",),
+    "GIF": (b"GIF87a", b"GIF89a"),
+    "BMP": (b"BM",),
+    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
 }
 # A larger JPEG is decoded at reduced size, no smaller than this on its longer side.
 DECODED_SIZE = 512
@@ -113,7 +107,7 @@ def _as_turned(size: tuple[int, int], picture: Image.Image) -> tuple[int, int]:
 def _format(content: bytes) -> str | None:
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "WEBP"
-    return next((name for magic, name in _SIGNATURES.items() if content.startswith(magic)), None)
+    return next((name for name, magic in _SIGNATURES.items() if content.startswith(magic)), None)
 
 
 def _check_size(picture: Image.Image, max_pixels: int) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from model.checkpoint.config import Frozen
 
 if TYPE_CHECKING:
     import torch
@@ -16,10 +18,8 @@ if TYPE_CHECKING:
     from model.evaluation.suite import Subject, Suite
 
 
-class Options(BaseModel):
+class Options(Frozen):
     """A modality's own part of the recipe; each field is a flag, and stands in the card."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class WarpRanges(Options):
@@ -35,17 +35,11 @@ class WarpRanges(Options):
 
 @dataclass(frozen=True)
 class NoveltySamples:
-    """Samples in the network's form (N, C, *shape) that teach what is novel.
+    """Samples in the network's form (N, C, *shape) that teach what is novel."""
 
-    Attributes:
-        known: of the classes, as the network was taught; shown augmented, too.
-        known_otherwise: of the classes in other guises; shown as they are.
-        unlike: of no class; shown augmented, too.
-    """
-
-    known: NDArray[Any]
-    known_otherwise: NDArray[Any]
-    unlike: NDArray[Any]
+    known: NDArray[Any]  # of the classes, as the network was taught; shown augmented, too
+    known_otherwise: NDArray[Any]  # of the classes in other guises; shown as they are
+    unlike: NDArray[Any]  # of no class; shown augmented, too
 
 
 @dataclass(frozen=True)
@@ -58,15 +52,10 @@ class Preset:
 
 @dataclass(frozen=True)
 class TrainingFlags:
-    """What a modality adds to the flags of a training run; telling them imports no torch.
+    """What a modality adds to the flags of a training run; telling them imports no torch."""
 
-    Attributes:
-        options: the modality's own part of the recipe.
-        presets: starting values of runs, by name; the first is the default.
-    """
-
-    options: type[Options]
-    presets: Mapping[str, Preset]
+    options: type[Options]  # the modality's own part of the recipe
+    presets: Mapping[str, Preset]  # starting values of runs, by name; the first is the default
 
 
 # Folder or file, none: the modality's own source -> all parts of a data set.
@@ -84,20 +73,11 @@ FitParts = Callable[["Subject", int], Mapping[str, bytes]]
 
 @dataclass(frozen=True)
 class Training:
-    """What a modality adds to training.
+    """What a modality adds to training."""
 
-    Attributes:
-        load: reads a data set.
-        augment: changes a batch of training samples at random.
-        unlike: makes samples that novelty is learned from.
-        suites: measurements beyond the test set, by name.
-        extra: makes more training samples.
-        fit_parts: learns to find the parts of a sample.
-    """
-
-    load: Load
-    augment: Augment
-    unlike: Unlike
-    suites: Mapping[str, "Suite"]
-    extra: Extra | None = None
-    fit_parts: FitParts | None = None
+    load: Load  # reads a data set
+    augment: Augment  # changes a batch of training samples at random
+    unlike: Unlike  # makes samples that novelty is learned from
+    suites: Mapping[str, "Suite"]  # measurements beyond the test set, by name
+    extra: Extra | None = None  # makes more training samples
+    fit_parts: FitParts | None = None  # learns to find the parts of a sample

@@ -29,11 +29,9 @@ from model.network.perceiver import (
 
 
 class FoldedPerceiver(nn.Module):
-    """A Perceiver in evaluation mode behind its normalisation.
+    """A Perceiver in evaluation mode behind the normalisation of its input's spec.
 
-    Args:
-        perceiver: left as it is.
-        spec: of the input, whose mean and standard deviation normalise values.
+    The Perceiver that it is made of stays as it is.
     """
 
     positions: Tensor
@@ -44,7 +42,9 @@ class FoldedPerceiver(nn.Module):
         self.scale = 1 / (spec.unit * spec.std)
         self.adapter: nn.Module = nn.Identity()
         if isinstance(perceiver.adapter, ConvolutionAdapter):
-            self.adapter = _scaled(perceiver.adapter, self.scale)
+            self.adapter = copy.deepcopy(perceiver.adapter)
+            with torch.no_grad():  # of inputs that are not scaled then
+                self.adapter.convolution.weight *= self.scale
             self.scale = 1.0
         self.register_buffer("positions", perceiver.position_features.detach()[None])  # (1, N, P)
         blocks = [block for block in perceiver.applied_blocks() if isinstance(block, Block)]
@@ -237,11 +237,3 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 def _scaled_linear(linear: nn.Linear, scale: float) -> nn.Linear:
     return _linear(linear.weight * scale, linear.bias * scale)
-
-
-def _scaled(adapter: ConvolutionAdapter, scale: float) -> nn.Module:
-    """The adapter of inputs that are `1 / scale` as large."""
-    scaled = copy.deepcopy(adapter)
-    with torch.no_grad():
-        scaled.convolution.weight *= scale
-    return scaled

@@ -10,8 +10,7 @@ from model.checkpoint.folder import NOVELTY_PREFIX, WEIGHTS_FILE, Checkpoint, Ch
 from model.network.folded import FoldedPerceiver
 from model.network.perceiver import Perceiver
 
-# Of the novelty head: width, and dropout in training.
-HIDDEN, DROPOUT = 64, 0.2
+HIDDEN, DROPOUT = 64, 0.2  # of the novelty head: width, and dropout in training
 
 
 class NoveltyHead(nn.Module):
@@ -68,8 +67,7 @@ class InputClassifier(nn.Module):
 
     def normalise(self, values: Tensor) -> Tensor:
         """Values -> the Perceiver's input, float32 of the same shape."""
-        normalised: Tensor = values.float() * self.scale + self.offset
-        return normalised
+        return values.float() * self.scale + self.offset
 
 
 class Recognizer(nn.Module):

@@ -112,9 +112,6 @@ def export_explain_onnx(classifier: InputClassifier, weights: bytes) -> bytes:
     float32 (batch, depth, heads, latents, *token grid). It is small, for it shares the learned
     arrays of model.safetensors: a session is given them by `explain_weights`.
 
-    Args:
-        weights: the content of model.safetensors.
-
     Raises:
         ExportError: ONNX Runtime's answers differ from PyTorch's by more than `PARITY_TOLERANCE`.
     """
@@ -170,8 +167,7 @@ def _noise(spec: InputSpec) -> NDArray[Any]:
 
 def _values(bytes_: NDArray[Any], spec: InputSpec) -> NDArray[Any]:
     """Values from 0 to 255 as an input takes them."""
-    values: NDArray[Any] = (bytes_ * (spec.unit / 255)).astype(spec.dtype)
-    return values
+    return (bytes_ * (spec.unit / 255)).astype(spec.dtype)
 
 
 def _onnx_model(

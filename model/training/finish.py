@@ -29,23 +29,14 @@ from model.training.novelty import fit_novelty
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network, and what its card tells of it.
+    """A trained network, and what its card tells of it."""
 
-    Attributes:
-        perceiver: on the CPU.
-        config: its arguments.
-        spec: its input.
-        record: how its weights came about.
-        name: of the checkpoint.
-        version: of the checkpoint.
-    """
-
-    perceiver: Perceiver
-    config: PerceiverConfig
-    spec: InputSpec
-    record: TrainingRecord
-    name: str
-    version: str
+    perceiver: Perceiver  # on the CPU
+    config: PerceiverConfig  # its arguments
+    spec: InputSpec  # its input
+    record: TrainingRecord  # how its weights came about
+    name: str  # of the checkpoint
+    version: str  # of the checkpoint
 
 
 def finish(trained: Trained, dataset: Dataset) -> tuple[Card, dict[str, bytes]]:

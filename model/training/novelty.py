@@ -3,7 +3,7 @@
 A small network on the latents' means after each block, trained once the Perceiver is: known
 samples, plain and augmented, against samples of no class (outlier exposure: Hendrycks et al., ICLR
 2019). Measured against confidence, energy, Mahalanobis distance and nearest neighbours in
-`model/EXPERIMENTS.md`.
+docs/experiments.md.
 """
 
 from collections.abc import Callable

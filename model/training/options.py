@@ -8,12 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, create_model
-from pydantic_settings import (
-    BaseSettings,
-    CliApp,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, CliApp, PydanticBaseSettingsSource, SettingsConfigDict
 
 from model.checkpoint.card import NAME_PATTERN, VERSION_PATTERN
 from model.checkpoint.config import PerceiverConfig, TrainConfig
@@ -23,20 +18,13 @@ from model.modalities.training import Options
 
 
 class Command(BaseSettings):
-    """A command of the command line: its fields are its flags.
-
-    Attributes:
-        stopped: what Ctrl-C answers.
-    """
+    """A command of the command line: its fields are its flags."""
 
     model_config = SettingsConfigDict(
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
+        cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True, cli_avoid_json=True
     )
 
-    stopped: ClassVar[str] = "Stopped."
+    stopped: ClassVar[str] = "Stopped."  # what Ctrl-C answers
 
     @classmethod
     def settings_customise_sources(

@@ -48,12 +48,9 @@ class Runtime:
 
 @contextlib.contextmanager
 def open_runtime(name: str, precision: str, compiled: bool) -> Iterator[Runtime]:
-    """Finds the device; joins the other processes where torchrun started several.
+    """Finds the device of a name; joins the other processes where torchrun started several.
 
-    Args:
-        name: of the device, see `find_device`.
-        precision: of matrix products: float32, bfloat16, or auto: bfloat16 where it is native.
-        compiled: whether the training step is to be compiled.
+    The precision `auto` is bfloat16 where that is native.
 
     Raises:
         DeviceError: there is no such device.

@@ -80,14 +80,13 @@ def train(options: Train) -> Path:
             epoch = trainer.run_epoch(progress=runtime.leads)
             if runtime.leads:
                 _save_state(trainer.state(), run)
-                left = np.median([e.seconds for e in trainer.history]) * (
-                    recipe.epochs - epoch.epoch
-                )
+                seconds = np.median([e.seconds for e in trainer.history])
+                left = round(seconds * (recipe.epochs - epoch.epoch) / 60)
                 tqdm.write(
                     f"epoch {epoch.epoch:>3}/{recipe.epochs}  loss {epoch.train_loss:.4f}  "
                     f"accuracy {epoch.train_accuracy:.2%}  "
                     f"validation {epoch.validation_accuracy:.2%} ({epoch.validation_loss:.4f})  "
-                    f"{epoch.seconds:.0f} s, {_clock(left)} left"
+                    f"{epoch.seconds:.0f} s, {left // 60}:{left % 60:02} h left"
                 )
         if runtime.leads:
             _finish(trainer, dataset, start, options, out)
@@ -200,8 +199,3 @@ def _headline(trainer: Trainer) -> str:
         f"{environment['precision']}{', compiled' * trainer.runtime.compile}; "
         f"epochs {len(trainer.history) + 1} to {trainer.plan.recipe.epochs}"
     )
-
-
-def _clock(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60}:{minutes % 60:02} h"

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -38,23 +38,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run trains, and how.
+    """What a run trains, and how."""
 
-    Attributes:
-        model: the network.
-        spec: its input.
-        class_names: in the order of its outputs.
-        recipe: of the training.
-        options: the modality's own part of the recipe.
-        augment: changes a batch, by these options.
-    """
-
-    model: PerceiverConfig
-    spec: InputSpec
-    class_names: Sequence[str]
-    recipe: TrainConfig
-    options: "Options"
-    augment: "Augment"
+    model: PerceiverConfig  # the network
+    spec: InputSpec  # its input
+    class_names: Sequence[str]  # in the order of its outputs
+    recipe: TrainConfig  # of the training
+    options: "Options"  # the modality's own part of the recipe
+    augment: "Augment"  # changes a batch, by these options
 
     def recorded(self) -> dict[str, dict[str, Any]]:
         """What a resumed run must have in common with itself, for JSON."""
@@ -79,23 +70,14 @@ class Plan:
 
 @dataclass
 class Trainer:
-    """Training itself: one object holds all that an epoch changes.
+    """Training itself: one object holds all that an epoch changes."""
 
-    Attributes:
-        plan: what is trained, and how.
-        train: samples to learn from; a batch at a time is on the device.
-        validation: samples that choose the epoch.
-        runtime: where it runs.
-        history: of the epochs so far.
-        best_weights: those of the best of them.
-    """
-
-    plan: Plan
-    train: Labelled
-    validation: Labelled
-    runtime: Runtime
-    history: list[Epoch] = field(default_factory=list)
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    plan: Plan  # what is trained, and how
+    train: Labelled  # samples to learn from; a batch at a time is on the device
+    validation: Labelled  # samples that choose the epoch
+    runtime: Runtime  # where it runs
+    history: list[Epoch] = field(default_factory=list)  # of the epochs so far
+    best_weights: dict[str, Tensor] = field(default_factory=dict)  # those of the best of them
 
     def __post_init__(self) -> None:
         recipe, runtime = self.plan.recipe, self.runtime
@@ -111,11 +93,12 @@ class Trainer:
         self.parameters: list[Tensor] = list(self.perceiver.parameters())
         decayed = [p for p in self.parameters if p.ndim >= 2 and p is not self.perceiver.latents]
         others = [p for p in self.parameters if p.ndim < 2 or p is self.perceiver.latents]
+        groups: list[dict[str, Any]] = [
+            {"params": decayed},
+            {"params": others, "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(
-            cast(
-                "list[dict[str, Any]]",
-                [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
-            ),
+            groups,
             lr=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
             betas=(0.9, 0.98),
@@ -196,7 +179,15 @@ class Trainer:
         shuffled = torch.randperm(len(self.train), generator=generator, device=runtime.device)
         order = shuffled.cpu().numpy()
         totals = torch.zeros(2, device=runtime.device)  # loss, accuracy
-        with _bar(number, recipe, self.steps_per_epoch, progress) as bar:
+        with tqdm(
+            total=self.steps_per_epoch * recipe.batch_size,
+            desc=f"epoch {number}/{recipe.epochs}",
+            unit="sample",
+            unit_scale=True,
+            leave=False,
+            disable=not progress,
+            mininterval=0.5 if sys.stderr.isatty() else 30,
+        ) as bar:
             for step in range(self.steps_per_epoch):
                 self._set_learning_rate((number - 1) * self.steps_per_epoch + step)
                 batch = order[step * recipe.batch_size :][: recipe.batch_size]
@@ -265,15 +256,3 @@ class Trainer:
         joint = parameters_to_vector(gradients)
         dist.all_reduce(joint)
         vector_to_parameters(joint / self.runtime.processes, gradients)
-
-
-def _bar(number: int, recipe: TrainConfig, steps: int, shown: bool) -> "tqdm[Any]":
-    return tqdm(
-        total=steps * recipe.batch_size,
-        desc=f"epoch {number}/{recipe.epochs}",
-        unit="sample",
-        unit_scale=True,
-        leave=False,
-        disable=not shown,
-        mininterval=0.5 if sys.stderr.isatty() else 30,
-    )

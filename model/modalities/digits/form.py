@@ -20,17 +20,14 @@ Grey = NDArray[np.uint8]  # (H, W), 0 black, 255 white
 # Pixels that ink is looked for at, about: larger pictures are reduced, small ones enlarged.
 WORKING_PIXELS = 128 * 128
 LEAST_PIXELS = 64 * 64
-# Pixels of the result that a line is wide, at least.
-THINNEST_LINE = 1.8
-# Difference of a pixel's components from which on a picture has colours.
-IS_COLOUR = 40
+THINNEST_LINE = 1.8  # pixels of the result that a line is wide, at least
+IS_COLOUR = 40  # difference of a pixel's components from which on a picture has colours
 # A digit smaller than this there, or drawn with a thinner pen, is looked at closer.
 FEWEST_PIXELS = 40
 THINNEST_PEN = 2.2
 # Rows or columns at each edge that MNIST's digits never reach, less those that damage may take.
 MARGIN = 3
-# The digit's box against the model's input: 20 of 28 pixels.
-BOX_SHARE = 20 / 28
+BOX_SHARE = 20 / 28  # the digit's box against the model's input: 20 of 28 pixels
 
 
 def prepare_file(content: bytes, spec: InputSpec) -> NDArray[np.uint8]:
@@ -207,8 +204,8 @@ def is_about_centred(grey: Grey) -> bool:
     ink = grey > 96
     if not ink.any():
         return False
-    top, bottom, left, right = _extent(ink)
-    share = max((bottom - top) / height, (right - left) / width)
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    share = max((rows[-1] + 1 - rows[0]) / height, (columns[-1] + 1 - columns[0]) / width)
     away = max(
         abs(m + 0.5 - n / 2) / n for m, n in zip(_centre_of_mass(grey), grey.shape, strict=True)
     )
@@ -275,12 +272,6 @@ def _to_8_bit(picture: Image.Image) -> Image.Image:
         span = float(np.ptp(values)) or 1.0
         scaled = (values - values.min()) * (255 / span)
     return Image.fromarray(scaled.round().astype(np.uint8))
-
-
-def _extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right of what is set; ends exclusive. Something must be set."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
 def _centre_of_mass(grey: Grey) -> tuple[float, float]:

@@ -1,13 +1,12 @@
 """Digits behind the protocol of modalities."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import JsonValue
 
 from model.checkpoint.card import InputSpec
 from model.modalities import FindParts, LabelNumber, Limits, pillow
@@ -33,8 +32,6 @@ class Digits:
     """One handwritten digit: grey, light strokes on black, centred."""
 
     name = SPEC.modality
-    suffixes = pillow.SUFFIXES
-    media_types = pillow.MEDIA_TYPES
     formats = pillow.FORMATS
     note = "any size and mode, dark on light or light on dark: the service centres the digit"
     numbers: Mapping[str, LabelNumber] = {
@@ -53,12 +50,6 @@ class Digits:
     def is_small(self, content: bytes) -> bool:
         """Whether it is a PNG of a few pixels."""
         return pillow.is_tiny(content)
-
-    def choose_spec(
-        self, samples: Iterable[Image.Image], wanted: Mapping[str, JsonValue]
-    ) -> InputSpec:
-        """MNIST's form, whatever the samples; `wanted` may set its fields."""
-        return InputSpec.model_validate(SPEC.model_dump() | dict(wanted))
 
     def prepare(self, sample: Image.Image, spec: InputSpec) -> NDArray[np.uint8]:
         """Brings a picture into the input's form (1, H, W); see `form.prepare`."""

@@ -1,6 +1,6 @@
 """How accuracy holds under the corruptions of MNIST-C, on the service's own way in."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,20 +56,10 @@ def table(measured: Mapping[str, Mapping[str, Accuracy]]) -> str:
         " " * 14 + "".join(f"{who:>20}" for who in readers),
         f"{'corruption':<14}" + f"{'uploaded':>11}{'raw':>9}" * len(readers),
     ]
-    lines += [
-        f"{name:<14}" + _cells([row[who] for who in readers]) for name, row in measured.items()
-    ]
-    for label, reduce in (("mean", np.mean), ("worst", np.min)):
-        summary = [
-            Accuracy(
-                uploaded=float(reduce([row[who].uploaded for row in measured.values()])),
-                raw=float(reduce([row[who].raw for row in measured.values()])),
-            )
-            for who in readers
-        ]
-        lines.append(f"{label:<14}" + _cells(summary))
+    shares = np.array(
+        [[[row[who].uploaded, row[who].raw] for who in readers] for row in measured.values()]
+    )
+    rows = [*zip(measured, shares, strict=True), ("mean", shares.mean(0)), ("worst", shares.min(0))]
+    for name, cells in rows:
+        lines.append(f"{name:<14}" + "".join(f"{up:>11.2%}{raw:>9.2%}" for up, raw in cells))
     return "\n".join(lines)
-
-
-def _cells(accuracies: Sequence[Accuracy]) -> str:
-    return "".join(f"{a.uploaded:>11.2%}{a.raw:>9.2%}" for a in accuracies)

@@ -52,10 +52,9 @@ def digits8x8(subject: Subject) -> Report:
     )
     figures = {"n": len(labels), "accuracy": float(right.mean())}
     lines = [f"{'digit':<8}{'n':>7}{'accuracy':>11}"]
-    for digit in range(10):
-        chosen = right[labels == digit]
-        lines.append(f"{digit:<8}{len(chosen):>7,}{chosen.mean():>11.2%}")
-    lines.append(f"{'all':<8}{len(right):>7,}{right.mean():>11.2%}")
+    parts = {str(digit): right[labels == digit] for digit in range(10)} | {"all": right}
+    for name, part in parts.items():
+        lines.append(f"{name:<8}{len(part):>7,}{part.mean():>11.2%}")
     return Report("\n".join(lines), figures)
 
 

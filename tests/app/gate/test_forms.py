@@ -82,3 +82,8 @@ def test_what_does_not_belong_is_refused(body: bytes, kind: Kind):
     with pytest.raises(RequestError) as refusal:
         read(body)
     assert refusal.value.kind is kind
+
+
+def test_a_name_of_any_bytes_is_no_mistake():
+    """Old clients write a file's name in the bytes of their system."""
+    assert read(form(b"a", head=HEAD.replace(b"7.png", "für-ß.png".encode("latin-1")))) == [b"a"]

@@ -16,6 +16,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
+from app.telemetry.exposition import Exposition
 from app.telemetry.metrics import FIGURES, Metrics
 from tests.conftest import Server, encode, serving
 from tests.digits import load_digits
@@ -227,16 +228,16 @@ def test_a_successor_goes_on_where_a_worker_ended(tmp_path: Path):
         metrics.rejected("queue-full")
         metrics.queued(3)
         metrics.model("m", "1.0.0", "e", "cpu")
-    page = second.page("")[0].decode()
+    page = Exposition(second).page("")[0].decode()
     assert value(figures_in(page), REJECTED, reason="queue-full") == 2
     assert workers(figures_in(page), "perceiver_queue_depth") == {"0", "1"}
     first.close()
-    page = second.page("")[0].decode()
+    page = Exposition(second).page("")[0].decode()
     assert value(figures_in(page), REJECTED, reason="queue-full") == 2
     assert workers(figures_in(page), "perceiver_queue_depth") == {"1"}
     third = Metrics(tmp_path)
     third.rejected("queue-full")
-    figures = figures_in(third.page("")[0].decode())
+    figures = figures_in(Exposition(third).page("")[0].decode())
     assert value(figures, REJECTED, reason="queue-full") == 3
     assert value(figures, "perceiver_queue_depth", worker="0") == 0
     assert workers(figures, "perceiver_model_info") == {"1"}
@@ -244,6 +245,6 @@ def test_a_successor_goes_on_where_a_worker_ended(tmp_path: Path):
 
 
 def test_every_figure_is_told_from_the_start():
-    families = {family.name: family for family in Metrics().collect()}
+    families = {family.name: family for family in Exposition(Metrics()).collect()}
     for name, figure in FIGURES.items():
         assert families[name].documentation == figure.help

@@ -1,4 +1,4 @@
-"""Samples are parted at random, but the same way for the same seed; groups stay whole."""
+"""Samples are parted at random, but the same way for the same seed."""
 
 import dataclasses
 
@@ -13,8 +13,8 @@ from model.data.labelled import Dataset, Labelled, split
 SPEC = InputSpec(name="x", modality="digits", channels=1, shape=(1,), dtype="float32")
 
 
-def numbered(n: int, groups: np.ndarray | None = None) -> Labelled:
-    return Labelled(np.zeros((n, 1, 1), np.float32), np.arange(n), groups)
+def numbered(n: int) -> Labelled:
+    return Labelled(np.zeros((n, 1, 1), np.float32), np.arange(n))
 
 
 @given(st.integers(2, 200), st.integers(0, 2**32 - 1), st.data())
@@ -25,18 +25,6 @@ def test_split_parts_the_data_and_is_repeatable(n: int, seed: int, data: st.Data
     assert sorted([*kept.labels, *out.labels]) == list(range(n))
     again = split(numbered(n), held_out, seed)
     assert (again[0].labels == kept.labels).all()
-
-
-@given(st.lists(st.integers(0, 9), min_size=2, max_size=60), st.integers(0, 2**32 - 1), st.data())
-def test_no_group_is_on_both_sides(groups: list[int], seed: int, data: st.DataObject):
-    held_out = data.draw(st.integers(1, len(groups) - 1))
-    whole = numbered(len(groups), np.array(groups))
-    kept, out = split(whole, held_out, seed)
-    assert not set(kept.groups) & set(out.groups)
-    assert sorted([*kept.labels, *out.labels]) == list(range(len(groups)))
-    largest = max(map(groups.count, groups))
-    assert held_out <= len(out) < held_out + largest
-    assert (split(whole, held_out, seed)[1].labels == out.labels).all()
 
 
 def test_training_takes_the_parts_that_there_are():

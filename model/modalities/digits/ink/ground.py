@@ -12,10 +12,8 @@ Grey = NDArray[np.uint8]  # (H, W)
 WIDEST_LINE = 0.36
 # Of the area that is called ink, against the length of the edges that are left in the ground.
 AREA_COST = 1.5
-# How much darker than the page an edge beside it is within five pixels.
-SHARP = 40
-# Deviation of the noise that is smoothed.
-NOISE = 3
+SHARP = 40  # how much darker than the page an edge beside it is within five pixels
+NOISE = 3  # deviation of the noise that is smoothed
 
 
 def without_edges(grey: Grey, thumbnail: bool) -> Grey:
@@ -73,8 +71,7 @@ def evenly_lit(grey: Grey) -> Grey:
         return grey
     light = _terms(height, width) @ surface
     bright = grey.ravel() * (float(fit.max()) / light.clip(16))
-    even: Grey = bright.clip(0, 255).astype(np.uint8).reshape(height, width)
-    return even
+    return bright.clip(0, 255).astype(np.uint8).reshape(height, width)
 
 
 def _usual(values: NDArray[np.floating]) -> float:

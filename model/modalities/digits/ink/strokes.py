@@ -13,27 +13,20 @@ Mask = NDArray[np.bool_]  # (H, W)
 Indices = NDArray[np.int64]
 
 GREYS = np.arange(256)
-# Contrast of 255 below which a picture shows nothing.
-FAINTEST = 14
-# Contrast of an ink pixel against the strongest.
-INK_LEVEL = 0.42
-# Where coverage rises from 0 to 1, against that level.
-RAMP = (0.5, 1.5)
+FAINTEST = 14  # contrast of 255 below which a picture shows nothing
+INK_LEVEL = 0.42  # contrast of an ink pixel against the strongest
+RAMP = (0.5, 1.5)  # where coverage rises from 0 to 1, against that level
 # In a few pixels, grey tells more than an edge.
 THUMBNAIL_LEVEL = 0.3
 THUMBNAIL_RAMP = (0.2, 2.8)
 # Rows per column that a printed line may rise.
 SLOPES = np.arange(-12, 13, dtype=np.float32) * np.float32(0.025)
-# Thickness of a printed line, at most.
-LINE_PIXELS = 3
+LINE_PIXELS = 3  # thickness of a printed line, at most
 # Area of a piece of the digit over that of the main one -> how far off it may be, in sizes of it.
 NEAR = ((0.0, 0.039, 0.04, 0.25), (-9.0, -9.0, 0.12, 0.25))
-# How free of the picture's edges a piece of the digit is, at least.
-HUGGING = 0.5
-# What is free of them no more than this may be ground, and the ground ink.
-ALONG_EDGES = 0.1
-# Beside specks alone, ink is looked for at this contrast.
-FAINT_LEVEL = 0.2
+HUGGING = 0.5  # how free of the picture's edges a piece of the digit is, at least
+ALONG_EDGES = 0.1  # what is free of them no more than this may be ground, and the ground ink
+FAINT_LEVEL = 0.2  # beside specks alone, ink is looked for at this contrast
 SPECK = 0.35  # size, as a share of the picture's
 
 
@@ -181,12 +174,7 @@ def _is_frame(parts: Components, part: int) -> bool:
     if parts.area[part] > 0.4 * (bottom - top) * (right - left):
         return False
     own = parts.mask(chosen)[top:bottom, left:right]
-    sides = (
-        own[:3].any(axis=0),
-        own[-3:].any(axis=0),
-        own[:, :3].any(axis=1),
-        own[:, -3:].any(axis=1),
-    )
+    sides = own[:3].any(0), own[-3:].any(0), own[:, :3].any(1), own[:, -3:].any(1)
     return all(side.mean() > 0.85 for side in sides)
 
 

@@ -5,13 +5,11 @@ like, not by where ink is thin. In NumPy, so that the service needs nothing more
 `training.extents` of this modality trains it.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.modalities.digits.reading.learned import EXTENTS_FILE, read_npz
+from model.modalities.digits.reading.learned import EXTENTS_FILE, Learned
 
 Grey = NDArray[np.uint8]  # (H, W)
 Maps = NDArray[np.float32]  # (channels, H, W)
@@ -21,24 +19,10 @@ STEP = 8  # rows and columns come in multiples of this
 MARGIN = 4
 
 
-class ExtentNetwork:
-    """A U-Net for lines of digits.
+class ExtentNetwork(Learned):
+    """A U-Net for lines of digits; its arrays are named by layer and part."""
 
-    Args:
-        arrays: layer and part -> its learned numbers.
-    """
-
-    def __init__(self, arrays: Mapping[str, NDArray[np.floating]]) -> None:
-        self._arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-
-    @classmethod
-    def from_npz(cls, content: bytes) -> "ExtentNetwork":
-        """Reads the arrays as training writes them.
-
-        Raises:
-            ValueError: the content is something else.
-        """
-        return cls(read_npz(content, EXTENTS_FILE))
+    file = EXTENTS_FILE
 
     def look(self, coverage: Grey, height: float) -> tuple[Maps, Maps]:
         """What each pixel's surroundings tell of its digit; without meaning off the ink.

@@ -14,23 +14,16 @@ from model.modalities.digits.reading.learned import EXTENTS_FILE, JUDGE_FILE
 from model.modalities.digits.reading.marks import find_marks
 from model.modalities.digits.reading.segment import Segmentation, segment
 
-# Pixels of the longer side that a reduced JPEG keeps: a page has small digits.
-DETAIL = 1600
+DETAIL = 1600  # pixels of the longer side that a reduced JPEG keeps: a page has small digits
 
 
 @dataclass(frozen=True)
 class FoundDigits:
-    """What may be the digits of a picture.
+    """What may be the digits of a picture."""
 
-    Attributes:
-        size: width and height of the upright picture.
-        segmentation: of its lines.
-        judge: that chooses.
-    """
-
-    size: tuple[int, int]
-    segmentation: Segmentation
-    judge: Judge
+    size: tuple[int, int]  # width and height of the upright picture
+    segmentation: Segmentation  # of its lines
+    judge: Judge  # that chooses
 
     @property
     def inputs(self) -> Sequence[NDArray[np.uint8]]:

@@ -1,32 +1,21 @@
 """Tells what it costs to take candidates for digits, and finds the cheapest way through a line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.modalities.digits.reading.learned import JUDGE_FILE, read_npz
+from model.modalities.digits.reading.learned import JUDGE_FILE, Learned
 from model.modalities.digits.reading.segment import Candidate, Segmentation
 
 
-class Judge:
+class Judge(Learned):
     """A small network that weighs candidates.
 
-    Args:
-        arrays: hidden (features, H), bias (H,), out (H,), out_bias ().
+    Its arrays are hidden (features, H), bias (H,), out (H,), out_bias ().
     """
 
-    def __init__(self, arrays: Mapping[str, NDArray[np.floating]]) -> None:
-        self._arrays = arrays
-
-    @classmethod
-    def from_npz(cls, content: bytes) -> "Judge":
-        """Reads the arrays as training writes them.
-
-        Raises:
-            ValueError: the content is something else.
-        """
-        return cls(read_npz(content, JUDGE_FILE))
+    file = JUDGE_FILE
 
     def costs(
         self,
@@ -37,11 +26,7 @@ class Judge:
         """What taking each candidate for a digit costs (N,).
 
         A way through a line is the more probable, by e to the difference, the less it costs in all.
-
-        Args:
-            candidates: that the model has read.
-            probabilities: (N, classes), the model's.
-            novelty: (N,), the model's.
+        The model's probabilities of the candidates are (N, classes), its novelty (N,).
         """
         if not candidates:
             return np.zeros(0)
@@ -51,8 +36,7 @@ class Judge:
         """The same of candidates with that evidence (N, features)."""
         hidden = np.tanh(features @ self._arrays["hidden"] + self._arrays["bias"])
         scores = hidden @ self._arrays["out"] + self._arrays["out_bias"]
-        result: NDArray[np.float64] = -scores.astype(np.float64)
-        return result
+        return -scores.astype(np.float64)
 
 
 def evidence(
@@ -75,8 +59,7 @@ def evidence(
     answer = probabilities.argmax(axis=1)
     classes = np.stack([candidate.impression.classes for candidate in candidates])
     agreement = np.stack(
-        [classes[np.arange(len(answer)), answer], classes.max(axis=1)],
-        axis=1,
+        [classes[np.arange(len(answer)), answer], classes.max(axis=1)], axis=1
     ).clip(-6)
     shapes = np.array([list(vars(candidate.shape).values()) for candidate in candidates])
     kinds = np.eye(probabilities.shape[1])[answer]
@@ -86,14 +69,10 @@ def evidence(
 def cheapest(
     spans: Sequence[tuple[int, int]], skips: Sequence[float], costs: NDArray[np.float64]
 ) -> list[int]:
-    """The cheapest way from the first to the last piece of a line.
+    """The cheapest way from the first to the last piece of a line, as candidates' indices.
 
-    Args:
-        spans: the first piece of each candidate, and its end.
-        skips: what leaving each piece out costs.
-        costs: of each candidate.
-
-    Returns: the candidates on it, by their indices.
+    A candidate spans pieces from its first to its end, exclusive, at a cost; leaving a piece out
+    costs its skip.
     """
     ending: list[list[int]] = [[] for _ in range(len(skips) + 1)]
     for index, (_, stop) in enumerate(spans):
@@ -115,11 +94,7 @@ def cheapest(
 
 
 def best_ways(found: Segmentation, costs: NDArray[np.float64]) -> list[list[int]]:
-    """The cheapest way through each line.
-
-    Args:
-        found: on a picture.
-        costs: of each candidate.
+    """The cheapest way through each line, by what each candidate costs (N,).
 
     Returns: per line the indices of the candidates that are digits, left to right; lines
     without any are left out.

@@ -10,10 +10,8 @@ from model.modalities.digits.form import to_grey
 from model.modalities.digits.ink.components import Components
 from model.modalities.digits.ink.strokes import Grey, all_ink, dilated
 
-# Pixels that ink is looked for at, at most.
-WORKING_PIXELS = 600_000
-# Pieces and candidates of one picture, at most.
-MOST_MARKS = 400
+WORKING_PIXELS = 600_000  # pixels that ink is looked for at, at most
+MOST_MARKS = 400  # pieces and candidates of one picture, at most
 # Lengths below are shares of the height of the digits in a line.
 SPECK = 0.12  # smaller parts are dirt
 SMALL = 0.45  # lower parts may be dashes, points or pieces of digits
@@ -93,17 +91,18 @@ def lay(mark: Mark, coverage: Grey, top: int, left: int) -> None:
 
 def _lines(components: Components) -> list[list[int]]:
     """Components by line, top to bottom, those that are dirt left out."""
-    heights = components.bottom - components.top
-    widths = components.right - components.left
     if not components.count:
         return []
+    top, bottom = components.top, components.bottom
+    left, right = components.left, components.right
+    heights, widths = bottom - top, right - left
     # Half of all ink is in components at least as high as this.
     order = np.argsort(heights)[::-1]
     middle = np.searchsorted(components.area[order].cumsum(), components.area.sum() / 2)
     height = float(heights[order[middle]])
     tall = np.flatnonzero((heights > SMALL * height) & (heights < 3 * height))
-    tall = tall[np.argsort(components.left[tall])]
-    middles = (components.top + components.bottom) / 2
+    tall = tall[np.argsort(left[tall])]
+    middles = (top + bottom) / 2
     line_of: dict[int, int] = {}
     lines: list[list[int]] = []
     for number in tall:
@@ -111,11 +110,10 @@ def _lines(components: Components) -> list[list[int]]:
         for index, line in enumerate(lines):
             # Of several, for the last may be half of a broken digit.
             last = line[-3:]
-            overlap = min(components.bottom[last].max(), components.bottom[number]) - max(
-                components.top[last].min(), components.top[number]
-            )
+            lower, upper = bottom[last].max(), top[last].min()
+            overlap = min(lower, bottom[number]) - max(upper, top[number])
             share = overlap / min(heights[last].max(), heights[number])
-            gap = components.left[number] - components.right[last].max()
+            gap = left[number] - right[last].max()
             if share > most and gap < 4 * height:
                 best, most = index, share
         if best < 0:
@@ -128,14 +126,8 @@ def _lines(components: Components) -> list[list[int]]:
     )
     for number in small:
         # It goes with the nearest tall one, if it is beside or just above or below that.
-        dx = np.maximum(
-            components.left[tall] - components.right[number],
-            components.left[number] - components.right[tall],
-        ).clip(0)
-        dy = np.maximum(
-            components.top[tall] - components.bottom[number],
-            components.top[number] - components.bottom[tall],
-        ).clip(0)
+        dx = np.maximum(left[tall] - right[number], left[number] - right[tall]).clip(0)
+        dy = np.maximum(top[tall] - bottom[number], top[number] - bottom[tall]).clip(0)
         distance = dx + 2 * dy
         near = int(distance.argmin())
         if distance[near] < 1.0 * height and dy[near] < 0.4 * height:

@@ -7,7 +7,7 @@ candidate, the model reads all candidates in one batch, and the cheapest way thr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,13 +110,7 @@ class Segmentation:
 
 
 def segment(marks: Marks, spec: InputSpec, network: ExtentNetwork) -> Segmentation:
-    """All that may be a digit.
-
-    Args:
-        marks: in the picture.
-        spec: the form of the candidates.
-        network: tells which digit each pixel belongs to.
-    """
+    """All that may be a digit among marks, in the form of `spec`."""
     candidates: list[Candidate] = []
     rows: list[tuple[Piece, ...]] = []
     skips: list[tuple[float, ...]] = []
@@ -162,6 +156,7 @@ def _seen(line: Line, network: ExtentNetwork) -> _Seen:
 def _parted(mark: Mark, seen: _Seen, height: float) -> list[Piece]:
     """The mark in pieces, where its pixels seem to belong to several digits."""
     inked = mark.coverage > 127
+    row, column = mark.box[0] - 1, mark.box[2] - 1  # of the coverage's corner
     ends, classes = seen.of(mark)
     middles = (ends[0] + ends[1]) / 2
     bins = ((middles - mark.box[2]) * (DIGIT / height)).round().astype(np.int64) + DIGIT // 2
@@ -178,15 +173,10 @@ def _parted(mark: Mark, seen: _Seen, height: float) -> list[Piece]:
         solid = coverage > 127
         if not solid.any():
             continue
-        rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
-        box = (
-            mark.box[0] - 1 + int(rows[0]),
-            mark.box[0] + int(rows[-1]),
-            mark.box[2] - 1 + int(columns[0]),
-            mark.box[2] + int(columns[-1]),
-        )
-        wide = np.pad(coverage, 1)
-        part = wide[rows[0] : rows[-1] + 3, columns[0] : columns[-1] + 3]
+        rows, columns = (np.flatnonzero(solid.any(axis=axis)).tolist() for axis in (1, 0))
+        top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+        box = row + top, row + bottom, column + left, column + right
+        part = np.pad(coverage, 1)[top : bottom + 2, left : right + 2]
         impression = Impression.of_pixels(ends[:, solid], classes[:, solid])
         pieces.append(Piece(box, part, impression, edges[index], edges[index + 1]))
     return pieces
@@ -230,12 +220,13 @@ def _plausible(group: Sequence[Piece], height: float) -> bool:
     top, bottom = min(p.box[0] for p in group), max(p.box[1] for p in group)
     if right - left > WIDEST * height or bottom - top < 0.3 * height:
         return False
-    reach = group[0].box[3]
-    for piece in group[1:]:
-        if piece.box[2] - reach > JUMP * height:
-            return False
-        reach = max(reach, piece.box[3])
-    return True
+    return max(_gaps(group), default=0) <= JUMP * height
+
+
+def _gaps(group: Sequence[Piece]) -> list[int]:
+    """Columns between each piece and all before it, negative where it begins among these."""
+    reached = accumulate((piece.box[3] for piece in group), max)
+    return [piece.box[2] - reach for piece, reach in zip(group[1:], reached, strict=False)]
 
 
 def _skip_cost(piece: Piece, height: float) -> float:
@@ -261,22 +252,13 @@ def _candidate(
         lay(piece, coverage, top - 1, left - 1)
     extent = (1, bottom - top + 1, 1, right - left + 1)
     pixels = centre(coverage, extent, size_of(spec))[None]
-    box = (
-        left * scales[0],
-        top * scales[1],
-        (right - left) * scales[0],
-        (bottom - top) * scales[1],
-    )
-    gaps = 0.0
-    reach = group[0].box[3]
-    for piece in group[1:]:
-        gaps += max(0, piece.box[2] - reach) / height
-        reach = max(reach, piece.box[3])
+    across, down = scales
+    box = left * across, top * down, (right - left) * across, (bottom - top) * down
     impression = Impression.joined([piece.impression for piece in group])
     shape = Shape(
         height=(bottom - top) / height,
         width=(right - left) / height,
-        gaps=gaps,
+        gaps=sum(max(0, gap) / height for gap in _gaps(group)),
         cut_left=group[0].cut_left,
         cut_right=group[-1].cut_right,
         ink=float(coverage.sum()) / 255 / height**2,

@@ -5,6 +5,7 @@ differ from their data set. Training sees other damage, never these.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +23,7 @@ LINE_REACH = 2.3
 
 
 def corrupt(images: Images, name: str, seed: int = 0) -> Images:
-    """One corruption of every image, the same for the same seed.
-
-    Args:
-        images: (N, 28, 28) uint8, light digits on black.
-        name: a key of `CORRUPTIONS`.
-        seed: of all random draws; each corruption makes its own of it.
-
-    Returns: (N, 28, 28) uint8.
+    """Corrupts each image in the way that `CORRUPTIONS` names, the same for the same seed.
 
     Raises:
         KeyError: there is no such corruption.
@@ -52,8 +46,7 @@ def shot_noise(images: Greys, generator: np.random.Generator) -> Greys:
 def impulse_noise(images: Greys, generator: np.random.Generator) -> Greys:
     """Of all pixels 17 % set, half of them to white and half to black."""
     chance = generator.random(images.shape)
-    noisy: Greys = np.where(chance < 0.085, 0, np.where(chance < 0.17, 1, images))
-    return noisy
+    return np.where(chance < 0.085, 0, np.where(chance < 0.17, 1, images))
 
 
 def glass_blur(images: Greys, generator: np.random.Generator) -> Greys:
@@ -118,8 +111,7 @@ def rotate(images: Greys, generator: np.random.Generator) -> Greys:
 
 def brightness(images: Greys, generator: np.random.Generator) -> Greys:
     """Half of white added to every pixel."""
-    bright: Greys = images + np.float32(0.5)
-    return bright
+    return images + np.float32(0.5)
 
 
 def translate(images: Greys, generator: np.random.Generator) -> Greys:
@@ -136,8 +128,7 @@ def translate(images: Greys, generator: np.random.Generator) -> Greys:
 def stripe(images: Greys, generator: np.random.Generator) -> Greys:
     """The left and the right quarter inverted."""
     columns = np.arange(SIDE)
-    striped: Greys = np.where((columns < 7) | (columns >= 21), 1 - images, images)
-    return striped
+    return np.where((columns < 7) | (columns >= 21), 1 - images, images)
 
 
 def fog(images: Greys, generator: np.random.Generator) -> Greys:
@@ -154,8 +145,7 @@ def spatter(images: Greys, generator: np.random.Generator) -> Greys:
     wet = _blur(generator.normal(0.65, 0.3, images.shape).astype(np.float32), 1.0) > 0.65
     mud = _blur(wet.astype(np.float32), 1.5)
     mud[mud < 0.8] = 0
-    muddy: Greys = images * (1 - mud) + np.float32(63 / 255) * mud
-    return muddy
+    return images * (1 - mud) + np.float32(63 / 255) * mud
 
 
 def dotted_line(images: Greys, generator: np.random.Generator) -> Greys:
@@ -163,8 +153,7 @@ def dotted_line(images: Greys, generator: np.random.Generator) -> Greys:
     ends = generator.integers(0, 27, (len(images), 2))
     path = np.stack([np.tile([0.0, 27.0], (len(images), 1)), ends], axis=2)
     drawn = np.arange(SIDE) // 2 % 2
-    crossed: Greys = images + _ink(path) * drawn.astype(np.float32)
-    return crossed
+    return images + _ink(path) * drawn.astype(np.float32)
 
 
 def zigzag(images: Greys, generator: np.random.Generator) -> Greys:
@@ -209,8 +198,7 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def _blur(images: Greys, sigma: float) -> Greys:
-    blurred: Greys = ndimage.gaussian_filter(images, (0, sigma, sigma), mode="nearest")
-    return blurred
+    return ndimage.gaussian_filter(images, (0, sigma, sigma), mode="nearest")
 
 
 def _one_of(
@@ -235,15 +223,11 @@ def _clouds(count: int, generator: np.random.Generator) -> Greys:
 
     A map of 256x256 repeats at its edges and serves 64 images, each with a window of its own.
     """
-    per_axis = 8
-    maps = -(-count // per_axis**2)
-    clouds = np.empty((maps * per_axis**2, SIDE, SIDE), dtype=np.float32)
-    for index in range(maps):
-        plasma = _plasma(256, 1.4**2, generator)
-        tiles = plasma.reshape(per_axis, 32, per_axis, 32).transpose(0, 2, 1, 3)
-        begin = index * per_axis**2
-        clouds[begin : begin + per_axis**2] = tiles.reshape(-1, 32, 32)[:, :SIDE, :SIDE]
-    return clouds[:count]
+    clouds = []
+    for _ in range(0, count, 64):
+        tiles = _plasma(256, 1.4**2, generator).reshape(8, 32, 8, 32).swapaxes(1, 2)
+        clouds.append(tiles.reshape(64, 32, 32)[:, :SIDE, :SIDE])
+    return np.concatenate(clouds)[:count]
 
 
 def _plasma(size: int, decay: float, generator: np.random.Generator) -> Greys:
@@ -276,9 +260,7 @@ def _ink(path: NDArray[np.float64]) -> Greys:
     """
     pixels = np.arange(SIDE)
     ink = np.zeros((len(path), SIDE, SIDE), dtype=np.float32)
-    for (c0, r0), (c1, r1) in zip(
-        path.transpose(1, 2, 0)[:-1], path.transpose(1, 2, 0)[1:], strict=True
-    ):
+    for (c0, r0), (c1, r1) in pairwise(path.transpose(1, 2, 0)):
         slope = ((r1 - r0) / (c1 - c0))[:, None]
         heights = r0[:, None] + slope * (pixels - c0[:, None])  # (N, columns)
         distance = np.abs(pixels[None, :, None] - heights[:, None]).clip(max=LINE_REACH - 1e-6)

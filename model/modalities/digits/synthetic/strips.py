@@ -21,30 +21,18 @@ LONGEST_TRAINED = 7  # digits in a strip to learn from
 
 @dataclass(frozen=True)
 class Style:
-    """How strips are written; lengths in pixels of MNIST's images, ranges are drawn from evenly.
+    """How strips are written; lengths in pixels of MNIST's images, ranges are drawn from evenly."""
 
-    Attributes:
-        gap: between the ink of two digits in the row where they come closest; negative: the ink
-            overlaps by so much.
-        drift: of a digit above or below the line, at most.
-        size: a digit's against the next one's, as a factor of 1 +- `size`.
-        slant: shear of the whole strip, at most; 0.2 leans by a fifth of the height.
-        tilt: degrees that the strip is turned by, at most.
-        noise: standard deviation of the grey values, of 255.
-        ruled: whether lines run below and above the digits, and through the picture.
-        scale: enlargement of the whole.
-        pen: share of the digits redrawn with a thicker or a thinner pen.
-    """
-
+    # Between the ink of two digits where they come closest; negative: it overlaps by so much.
     gap: tuple[float, float] = (3.0, 8.0)
-    drift: float = 1.0
-    size: float = 0.08
-    slant: float = 0.0
-    tilt: float = 0.0
-    noise: float = 0.0
-    ruled: bool = False
-    scale: tuple[float, float] = (1.0, 3.0)
-    pen: float = 0.0
+    drift: float = 1.0  # of a digit above or below the line, at most
+    size: float = 0.08  # a digit's against the next one's, as a factor of 1 +- `size`
+    slant: float = 0.0  # shear of the whole strip, at most; 0.2 leans by a fifth of the height
+    tilt: float = 0.0  # degrees that the strip is turned by, at most
+    noise: float = 0.0  # standard deviation of the grey values, of 255
+    ruled: bool = False  # whether lines run below and above the digits, and through the picture
+    scale: tuple[float, float] = (1.0, 3.0)  # enlargement of the whole
+    pen: float = 0.0  # share of the digits redrawn with a thicker or a thinner pen
 
 
 PLAIN = Style()

@@ -7,6 +7,7 @@ likes in other alphabets. `DIGIT_KINDS` are the other side: digits as no hand of
 """
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -152,14 +153,9 @@ TRAINING_KINDS: tuple[Kind, ...] = (
 def fonts(family: str = "") -> tuple[str, ...]:
     """Files of matplotlib's own fonts whose name begins so, but those that lack letters."""
     folder = Path(matplotlib.get_data_path()) / "fonts/ttf"
-    plain = [
-        file
-        for file in sorted(folder.glob(f"{family}*.ttf"))
-        if not any(
-            sign in file.name for sign in ("Siz", "NonUni", "LastResort", "Display", "cmex", "cmsy")
-        )
-    ]
-    return tuple(map(str, plain))
+    lacking = re.compile("Siz|NonUni|LastResort|Display|cmex|cmsy")
+    files = sorted(folder.glob(f"{family}*.ttf"))
+    return tuple(str(file) for file in files if not lacking.search(file.name))
 
 
 def written(

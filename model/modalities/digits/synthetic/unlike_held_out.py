@@ -10,39 +10,31 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from model.data.labelled import Labelled
-from model.modalities.digits.synthetic.unlike import (
-    LATIN,
-    Digits,
-    Kind,
-    any_digit,
-    curve,
-    fonts,
-    on_paper,
-    page,
-    picture_of,
-    written,
-)
+from model.modalities.digits.synthetic import unlike
+from model.modalities.digits.synthetic.unlike import Digits, Kind
 
 SYMBOLS = "@#$%&*+=?!§¶€£¥~^<>{}[]♠♣♥♦♪☺→↑⇔∞∑∫√≈≠∀∃"
 
 
 def words(random: np.random.Generator, digits: Digits) -> Image.Image:
     """Three to nine letters in a row."""
-    return written("".join(random.choice(list(LATIN), random.integers(3, 10))), random)
+    return unlike.written(
+        "".join(random.choice(list(unlike.LATIN), random.integers(3, 10))), random
+    )
 
 
 def symbols(random: np.random.Generator, digits: Digits) -> Image.Image:
     """One sign: punctuation, currency, arrows, mathematics."""
-    return written(random.choice(list(SYMBOLS)), random, fonts("DejaVuSans"))
+    return unlike.written(random.choice(list(SYMBOLS)), random, unlike.fonts("DejaVuSans"))
 
 
 def scribbles(random: np.random.Generator, digits: Digits) -> Image.Image:
     """A doodle of one to four Bezier curves that wind about, as with a pen."""
-    picture, pen, ink = page(random)
+    picture, pen, ink = unlike.page(random)
     side = picture.width
     for _ in range(random.integers(1, 5)):
         knots = random.uniform(0.12, 0.88, (random.integers(5, 9), 2)) * side
-        curve(pen, _bezier(knots), ink, random.uniform(0.015, 0.06) * side)
+        unlike.curve(pen, _bezier(knots), ink, random.uniform(0.015, 0.06) * side)
     return picture.filter(ImageFilter.GaussianBlur(0.7))
 
 
@@ -53,7 +45,7 @@ def blank(random: np.random.Generator, digits: Digits) -> Image.Image:
     empty = np.full((side, side), float(level))
     if random.random() < 0.5:
         empty += random.normal(0, random.uniform(0.3, 2.0), empty.shape)
-    return picture_of(empty)
+    return unlike.picture_of(empty)
 
 
 def noise(random: np.random.Generator, digits: Digits) -> Image.Image:
@@ -62,12 +54,12 @@ def noise(random: np.random.Generator, digits: Digits) -> Image.Image:
     colours = (3,) if random.random() < 0.3 else ()
     style = random.integers(3)
     if style == 0:
-        return picture_of(random.uniform(0, 255, (side, side, *colours)))
+        return unlike.picture_of(random.uniform(0, 255, (side, side, *colours)))
     if style == 1:
         rate = random.uniform(0.05, 0.5)
-        return picture_of(255.0 * (random.random((side, side, *colours)) < rate))
+        return unlike.picture_of(255.0 * (random.random((side, side, *colours)) < rate))
     coarse = random.uniform(0, 255, (side // 8 + 2, side // 8 + 2, *colours))
-    return picture_of(coarse).resize((side, side), Image.Resampling.BICUBIC)
+    return unlike.picture_of(coarse).resize((side, side), Image.Resampling.BICUBIC)
 
 
 def textures(random: np.random.Generator, digits: Digits) -> Image.Image:
@@ -92,7 +84,7 @@ def faces(random: np.random.Generator, digits: Digits) -> Image.Image:
 
     face = data.lfw_subset()[random.integers(100)]  # the second hundred shows no faces
     side = int(random.choice([25, 50, 100]))
-    return picture_of(face * 255).resize((side, side), Image.Resampling.BICUBIC)
+    return unlike.picture_of(face * 255).resize((side, side), Image.Resampling.BICUBIC)
 
 
 def codes(random: np.random.Generator, digits: Digits) -> Image.Image:
@@ -106,23 +98,23 @@ def codes(random: np.random.Generator, digits: Digits) -> Image.Image:
         grid[row : row + 7, column : column + 7] = finder
     scale = int(random.integers(2, 8))
     code = np.pad(255.0 * ~grid, 2, constant_values=255).repeat(scale, 0).repeat(scale, 1)
-    return picture_of(code)
+    return unlike.picture_of(code)
 
 
 def shuffled_pixels(random: np.random.Generator, digits: Digits) -> Image.Image:
     """All pixels of a digit in any order."""
-    mixed = random.permutation(any_digit(random, digits).ravel()).reshape(28, 28)
-    return on_paper(mixed, random)
+    mixed = random.permutation(unlike.any_digit(random, digits).ravel()).reshape(28, 28)
+    return unlike.on_paper(mixed, random)
 
 
 def mirrored(random: np.random.Generator, digits: Digits) -> Image.Image:
     """A digit as a mirror shows it."""
-    return on_paper(any_digit(random, digits)[:, ::-1], random)
+    return unlike.on_paper(unlike.any_digit(random, digits)[:, ::-1], random)
 
 
 def upside_down(random: np.random.Generator, digits: Digits) -> Image.Image:
     """A digit on its head."""
-    return on_paper(any_digit(random, digits)[::-1, ::-1], random)
+    return unlike.on_paper(unlike.any_digit(random, digits)[::-1, ::-1], random)
 
 
 # Those that are no digits any more.

@@ -68,7 +68,8 @@ def user_picture(digit: Digit, recipe: Recipe, random: Random) -> bytes:
     line = _redraw(digit, recipe, random)
     if recipe.mode in ("dark alpha", "light alpha"):
         return _save_alpha(_lay(line, recipe, 0)[0], recipe, random)
-    margin = round(0.35 * max(recipe.width, recipe.height)) if _is_photographed(recipe) else 0
+    askew = recipe.turn or recipe.perspective
+    margin = round(0.35 * max(recipe.width, recipe.height)) if askew else 0
     cover, height = _lay(line, recipe, margin)
     sheet = _sheet(cover.shape, height, recipe, margin, random)
     ink = np.asarray(recipe.ink, np.float32)
@@ -86,9 +87,6 @@ def user_picture(digit: Digit, recipe: Recipe, random: Random) -> bytes:
         noise = random.standard_normal(picture.shape, np.float32)
         picture = picture + recipe.noise * noise
     return _save(picture.clip(0, 1), recipe, random)
-
-
-# --- the line --------------------------------------------------------------------------------
 
 
 def _redraw(digit: Digit, recipe: Recipe, random: Random) -> Field:
@@ -112,8 +110,7 @@ def _redraw(digit: Digit, recipe: Recipe, random: Random) -> Field:
     if not line.any():
         line = mask.astype(np.float32)
     rows, columns = np.flatnonzero(line.max(axis=1)), np.flatnonzero(line.max(axis=0))
-    cut: Field = line[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return cut
+    return line[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _broken(mask: NDArray[np.bool_], recipe: Recipe, random: Random) -> NDArray[np.bool_]:
@@ -164,17 +161,9 @@ def _lay(line: Field, recipe: Recipe, margin: int) -> tuple[Field, float]:
         hidden_rows, hidden_columns = round(recipe.cut * height), round(recipe.cut * width)
         top = (-hidden_rows, top, recipe.height - height + hidden_rows, top)[recipe.edge]
         left = (left, recipe.width - width + hidden_columns, left, -hidden_columns)[recipe.edge]
-    sheet = np.zeros((recipe.height + 2 * margin, recipe.width + 2 * margin), np.float32)
-    top, left = top + margin, left + margin
-    rows = slice(max(0, top), min(sheet.shape[0], top + height))
-    columns = slice(max(0, left), min(sheet.shape[1], left + width))
-    sheet[rows, columns] = small[rows.start - top : rows.stop - top, columns.start - left :][
-        :, : columns.stop - columns.start
-    ]
-    return sheet, float(max(height, width))
-
-
-# --- the sheet -------------------------------------------------------------------------------
+    sheet = Image.new("F", (recipe.width + 2 * margin, recipe.height + 2 * margin))
+    sheet.paste(Image.fromarray(small), (left + margin, top + margin))
+    return np.asarray(sheet), float(max(height, width))
 
 
 def _sheet(
@@ -261,31 +250,16 @@ def _dark_edges(picture: Colours, recipe: Recipe, random: Random) -> Colours:
     return picture
 
 
-# --- the camera and the file -----------------------------------------------------------------
-
-
-def _is_photographed(recipe: Recipe) -> bool:
-    return bool(recipe.turn or recipe.perspective)
-
-
 def _photograph(picture: Colours, recipe: Recipe, margin: int, random: Random) -> Colours:
     """The middle of the sheet, seen askew."""
     width, height = recipe.width, recipe.height
     cosine, sine = np.cos(np.radians(recipe.turn)), np.sin(np.radians(recipe.turn))
-    corners = []
+    rows, targets = [], []
     for x, y in ((0, 0), (width, 0), (width, height), (0, height)):
         dx, dy = x - width / 2, y - height / 2
         jitter = random.uniform(-1, 1, 2) * recipe.perspective * (width, height)
-        corners.append(
-            (
-                cosine * dx - sine * dy + width / 2 + margin + jitter[0],
-                sine * dx + cosine * dy + height / 2 + margin + jitter[1],
-            )
-        )
-    rows, targets = [], []
-    for (x, y), (u, v) in zip(
-        ((0, 0), (width, 0), (width, height), (0, height)), corners, strict=True
-    ):
+        u = cosine * dx - sine * dy + width / 2 + margin + jitter[0]
+        v = sine * dx + cosine * dy + height / 2 + margin + jitter[1]
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
         targets += [u, v]
     coefficients = np.linalg.solve(np.array(rows), np.array(targets))
@@ -349,9 +323,6 @@ def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
         options["compress_level"] = 1
     image.save(file, kind, **options)
     return file.getvalue()
-
-
-# --- nuisances -------------------------------------------------------------------------------
 
 
 def plain(random: Random) -> Recipe:

@@ -21,12 +21,7 @@ def damage(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
     The place in the batch decides the kind, so a batch must be in random order already.
 
-    Args:
-        images: (B, 1, H, W) in [0, 1].
-        share: part of the images to damage, in [0, 1]; rounded to as many of each kind.
-        generator: source of randomness, on the images' device.
-
-    Returns: (B, 1, H, W) in [0, 1].
+    Images (B, 1, H, W) stay in [0, 1]; the share of them is rounded to as many of each kind.
     """
     each = round(share * len(images) / len(DAMAGES))
     if not each:
@@ -56,11 +51,6 @@ def _uniform(images: Tensor, low: float, high: float, generator: torch.Generator
     return low + (high - low) * draw
 
 
-def _normal(images: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """(B, 1, *size) standard normal noise."""
-    return torch.randn(len(images), 1, *size, generator=generator, device=images.device)
-
-
 def _coin(images: Tensor, generator: torch.Generator) -> Tensor:
     """(B, 1, 1, 1) of bools."""
     return _uniform(images, 0, 1, generator) < 0.5
@@ -87,7 +77,7 @@ def _smooth_field(images: Tensor, knots: int, generator: torch.Generator) -> Ten
 
 def gaussian_noise(images: Tensor, generator: torch.Generator) -> Tensor:
     strength = _uniform(images, 0.05, 0.4, generator)
-    return images + strength * _normal(images, _size(images), generator)
+    return images + strength * torch.randn(images.shape, generator=generator, device=images.device)
 
 
 def impulse_noise(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -66,8 +66,9 @@ class ExtentNet(nn.Module):
         middle = layers["middle_1"](layers["middle_0"](F.max_pool2d(fine, 2)))
         coarse = layers["coarse_0"](F.max_pool2d(middle, 2))
         coarse = layers["coarse_2"](layers["coarse_1"](coarse))
-        middle = layers["middle_2"](middle + _doubled(layers["to_middle"](coarse)))
-        fine = layers["fine_2"](fine + _doubled(layers["to_fine"](middle)))
+        coarse = F.interpolate(layers["to_middle"](coarse), scale_factor=2)
+        middle = layers["middle_2"](middle + coarse)
+        fine = layers["fine_2"](fine + F.interpolate(layers["to_fine"](middle), scale_factor=2))
         return F.pixel_shuffle(layers["reaches"](fine), 2), layers["names"](fine)
 
     def arrays(self) -> dict[str, NDArray[np.float16]]:
@@ -228,7 +229,3 @@ def train(
 def _convolution(inputs: int, outputs: int) -> nn.Sequential:
     kernel = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     return nn.Sequential(kernel, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
-def _doubled(maps: Tensor) -> Tensor:
-    return F.interpolate(maps, scale_factor=2)

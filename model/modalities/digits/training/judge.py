@@ -49,10 +49,7 @@ class Lesson:
 def lesson(found: Segmentation, held: NDArray[np.int64], features: Features) -> Lesson | None:
     """What a strip teaches; nothing where its pieces can't be put together to its digits.
 
-    Args:
-        found: on the strip.
-        held: see `digits_held`.
-        features: of the candidates, see `evidence`.
+    What candidates hold is by `digits_held`, their features by `evidence`.
     """
     if len(found.pieces) != 1 or not len(held):
         return None
@@ -108,13 +105,11 @@ def fit_judge(
     held_out = len(kept) // HELD_OUT
     fitted = fit(kept[held_out:], seed)
     judge = Judge(fitted)
-    right = [way_taken(known, judge) == known.way for known in kept[:held_out]]
+    right = [
+        cheapest(known.spans, known.skips, judge.costs_of(known.features)) == known.way
+        for known in kept[:held_out]
+    ]
     return fitted, float(np.mean(right))
-
-
-def way_taken(known: Lesson, judge: Judge) -> list[int]:
-    """The cheapest way through a line, by its candidates' indices."""
-    return cheapest(known.spans, known.skips, judge.costs_of(known.features))
 
 
 def fit(lessons: Sequence[Lesson], seed: int) -> Arrays:

@@ -18,14 +18,7 @@ PICTURE_KINDS = ("plain", "thin pen", "thick marker", MIXED)
 def novelty_samples(
     digits: Labelled, spec: InputSpec, options: DigitOptions, seed: int
 ) -> NoveltySamples:
-    """Makes pictures of every kind, with and without a digit.
-
-    Args:
-        digits: training digits; the first ones are taken.
-        spec: the form that pictures are brought into.
-        options: `outliers` is how many to make of each kind.
-        seed: of all that is random.
-    """
+    """Makes `options.outliers` pictures of each kind; those of digits show the first ones."""
     each = options.outliers
     known = digits.inputs[: DIGITS_PER_PICTURE * each]
     images = known[:, 0]

@@ -13,16 +13,13 @@ from model.modalities.digits.reading.learned import EXTENTS_FILE, JUDGE_FILE
 from model.modalities.digits.training.extents import CLOSE, fit_extents
 from model.modalities.digits.training.judge import fit_judge
 
-# Of the network that parts digits: strips that it learns from, and steps; strips of the judge.
-STRIPS, STEPS, JUDGED_STRIPS = 12_000, 8_500, 3_000
-
 
 def fit_parts(
     subject: Subject,
     seed: int,
-    strips: int = STRIPS,
-    steps: int = STEPS,
-    judged_strips: int = JUDGED_STRIPS,
+    strips: int = 12_000,
+    steps: int = 8_500,
+    judged_strips: int = 3_000,
 ) -> dict[str, bytes]:
     """Trains the network that parts digits, then the judge of what the checkpoint reads there.
 

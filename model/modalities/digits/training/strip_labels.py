@@ -23,8 +23,7 @@ def digits_held(found: Segmentation, strip: Strip) -> NDArray[np.int64]:
     shares = np.sort(np.pad(ink / np.maximum(1, sum(inks.values())), ((0, 0), (1, 0))), axis=1)
     foreign = 1 - ink.max(axis=1) / np.maximum(1, ink.sum(axis=1))
     whole = (shares[:, -1] > WHOLE) & (shares[:, -2] < OTHER) & (foreign < FOREIGN)
-    held: NDArray[np.int64] = np.where(whole, ink.argmax(axis=1) + 1, 0)
-    return held
+    return np.where(whole, ink.argmax(axis=1) + 1, 0)
 
 
 def _ink(piece: Piece, strip: Strip) -> NDArray[np.int64]:
