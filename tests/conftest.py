@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -87,6 +88,14 @@ def serving(*flags: str, program: Sequence[str] = ("-m", "app")) -> Iterator[Ser
         watchdog.cancel()
         process.kill()
         process.communicate()
+
+
+def wait_until(condition: Callable[[], bool], told: Callable[[], object] = lambda: "") -> None:
+    """Asks until the condition holds; where it does not come to hold, fails with what is told."""
+    limit = time.monotonic() + START_LIMIT_S
+    while not condition():
+        assert time.monotonic() < limit, told()
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")
