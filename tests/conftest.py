@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -27,12 +28,25 @@ from tests.digits import load_digits
 
 ROOT = Path(__file__).parents[1]
 START_LIMIT_S = 60.0
+LONGEST = (
+    "test_train.py",
+    "test_lifecycle.py",
+    "test_page.py",
+    "test_evaluate.py",
+    "test_faults.py",
+)
 
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile(
     "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("busy")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first: none is left over for one process at the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,14 @@ def serving(*flags: str, program: Sequence[str] = ("-m", "app")) -> Iterator[Ser
         watchdog.cancel()
         process.kill()
         process.communicate()
+
+
+def wait_until(condition: Callable[[], bool], told: Callable[[], object] = lambda: "") -> None:
+    """Asks until the condition holds; where it does not come to hold, fails with what is told."""
+    limit = time.monotonic() + START_LIMIT_S
+    while not condition():
+        assert time.monotonic() < limit, told()
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import pytest
 
 from model.checkpoint.card import Card
 from model.checkpoint.folder import Checkpoint, write_checkpoint
-from tests.conftest import START_LIMIT_S, Server, encode, serving
+from tests.conftest import START_LIMIT_S, Server, encode, serving, wait_until
 from tests.digits import load_digits
 
 IMAGES, LABELS = load_digits()
@@ -55,10 +54,7 @@ class Load:
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Until the condition holds; fails where it does not come to hold."""
-        limit = time.monotonic() + START_LIMIT_S
-        while not condition():
-            assert time.monotonic() < limit, (self.answers, self.failures[:3])
-            time.sleep(0.01)
+        wait_until(condition, lambda: (self.answers, self.failures[:3]))
 
     def wait_for_more(self, answers: int = 20) -> None:
         """Until so many more answers have come."""
@@ -214,10 +210,7 @@ def test_workers_do_not_outlive_their_supervisor():
         orphans = workers_of(server)
         assert len(orphans) == 2
         server.process.kill()
-        limit = time.monotonic() + START_LIMIT_S
-        while any(Path(f"/proc/{pid}").exists() for pid in orphans):
-            assert time.monotonic() < limit
-            time.sleep(0.05)
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -252,10 +245,7 @@ def test_a_worker_that_hangs_is_replaced():
     with serving("--workers", "2", program=("-c", impatient)) as server:
         before = workers_of(server)
         os.kill(min(before), signal.SIGSTOP)
-        limit = time.monotonic() + START_LIMIT_S
-        while not workers_of(server) - before:
-            assert time.monotonic() < limit
-            time.sleep(0.05)
+        wait_until(lambda: bool(workers_of(server) - before))
         assert min(before) not in workers_of(server)
 
 

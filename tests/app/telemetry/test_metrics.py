@@ -4,8 +4,7 @@ import os
 import re
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from app.telemetry.exposition import Exposition
 from app.telemetry.metrics import FIGURES, Metrics
-from tests.conftest import Server, encode, serving
+from tests.conftest import Server, encode, serving, wait_until
 from tests.digits import load_digits
 
 IMAGES, LABELS = load_digits()
@@ -54,13 +53,6 @@ def total(figures: Figures, name: str) -> float:
 
 def workers(figures: Figures, name: str) -> set[str]:
     return {dict(labels)["worker"] for found, labels in figures if found == name}
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    ends = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.05)
 
 
 def test_each_request_counts_where_it_should(server: Server, client: httpx.Client):
@@ -150,7 +142,7 @@ def test_names_follow_prometheus_conventions(client: httpx.Client):
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Server]:
     with serving("--workers", "2") as running:
-        eventually(lambda: len(workers(scrape(running.url), "perceiver_queue_depth")) == 2)
+        wait_until(lambda: len(workers(scrape(running.url), "perceiver_queue_depth")) == 2)
         yield running
         running.stop()
 
@@ -206,7 +198,7 @@ def test_what_a_killed_worker_counted_stays_and_its_gauges_vanish(pair: Server):
         both = workers(now, started) == {"0", "1"}
         return both and total(now, started) > total(before, started)
 
-    eventually(replaced)
+    wait_until(replaced)
     final = scrape(pair.url)
     assert predict(pair, 10) == 10
     grown = total(scrape(pair.url), "perceiver_predictions_total")
@@ -219,7 +211,7 @@ def test_a_service_killed_whole_leaves_no_files(pair: Server):
     folder = Path(re.search(r"(/\S*/perceiver-\w+)/\d+\.values", maps)[1])
     assert folder.is_dir()
     pair.process.kill()
-    eventually(lambda: not folder.exists())
+    wait_until(lambda: not folder.exists())
 
 
 def test_a_successor_goes_on_where_a_worker_ended(tmp_path: Path):

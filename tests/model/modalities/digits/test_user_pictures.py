@@ -32,7 +32,7 @@ def test_a_nuisance_does_not_hide_the_digit(name: str, session: onnxruntime.Infe
     files = list(user_pictures(IMAGES[:count], name, seed=0))
     pictures = [load_upright(Image.open(BytesIO(content))) for content in files]
     inputs = np.stack([prepare(picture, SPEC) for picture in pictures])
-    (logits,) = session.run(["logits"], {"images": inputs})
+    (logits,) = session.run(["logits"], {"image": inputs})
     accuracy = (logits.argmax(axis=1) == LABELS[:count]).mean()
     assert accuracy >= (0.8 if name == MIXED else 0.9)
 
