@@ -60,11 +60,15 @@ class Gate:
         self._room = UploadRoom(service.settings.max_upload_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
         exchange = Exchange(scope, receive, send, self._room)
-        REQUEST_ID.set(exchange.identity.request_id)
+        request_id, caller, tracestate = exchange.identity
+        REQUEST_ID.set(request_id)
         span = None
         if self._spans:
-            span = self._spans.start(scope["method"], *exchange.identity[1:])
+            span = self._spans.start(scope["method"], caller, tracestate)
             exchange.trace = span.place
         try:
             await self._admitted(scope, exchange.receive, exchange.send)

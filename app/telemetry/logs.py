@@ -1,7 +1,7 @@
 """Log lines: JSON for machines, text for people.
 
-What is said of a request is what `app.telemetry.requests` puts into `fields`: never what was uploaded,
-nor queries or headers, which may hold secrets.
+What is said of a request is what `app.telemetry.requests` puts into `fields`: never what was
+uploaded, nor queries or headers, which may hold secrets.
 """
 
 import asyncio
