@@ -23,21 +23,6 @@ class Exchange:
         complete: whether all of the answer is out.
     """
 
-    __slots__ = (
-        "_held",
-        "_receive",
-        "_room",
-        "_scope",
-        "_send",
-        "_started",
-        "_state",
-        "_uploaded",
-        "complete",
-        "identity",
-        "status",
-        "trace",
-    )
-
     def __init__(self, scope: Scope, receive: Receive, send: Send, room: UploadRoom) -> None:
         self._started = time.perf_counter()
         self._scope = scope
