@@ -27,22 +27,6 @@ class Exchange:
         complete: whether all of the answer is out.
     """
 
-    __slots__ = (
-        "_held",
-        "_receive",
-        "_room",
-        "_scope",
-        "_send",
-        "_spans",
-        "_started",
-        "_state",
-        "_uploaded",
-        "complete",
-        "identity",
-        "status",
-        "trace",
-    )
-
     def __init__(
         self,
         scope: Scope,

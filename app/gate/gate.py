@@ -60,6 +60,9 @@ class Gate:
         self._room = UploadRoom(service.settings.max_upload_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
         exchange = Exchange(scope, receive, send, self._room, self._spans)
         REQUEST_ID.set(exchange.identity.request_id)
         try:

@@ -9,7 +9,7 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.gate.service import Service
 from app.settings import Settings
@@ -90,8 +90,6 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        if self.parser.get_method() != b"HEAD":  # whose answer is a head alone
-            self.cycle.transport = _HeadWithBody(self.cycle)
         if self.service.draining:  # or the next request would meet the end of the connection
             self.cycle.keep_alive = False
         self._enter(Phase.BODY)
@@ -164,38 +162,6 @@ class Connection(HttpToolsProtocol):
             self.service.metrics.rejected(kind.slug)
             self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
         self.transport.close()
-
-
-class _HeadWithBody(asyncio.Transport):
-    """A transport that sends an answer's head together with the first part of its body.
-
-    uvicorn writes them one after the other, and each write is a system call that may wake the
-    client: two take 3 % more of a small request's CPU time than one.
-    """
-
-    __slots__ = ("_cycle", "_head", "_transport")
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-        self._transport = cycle.transport
-        self._head: bytes | None = None  # b"" once it is out
-
-    def write(self, data: Any) -> None:
-        if self._head is None and self._cycle.response_started:
-            self._head = data
-        elif self._head:
-            self._transport.write(self._head + data)
-            self._head = b""
-        else:  # an interim answer, or more of the body
-            self._transport.write(data)
-
-    def close(self) -> None:
-        if self._head:
-            self.write(b"")
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
 
 
 def limited(limits: ConnectionLimits, service: Service) -> type[Connection]:

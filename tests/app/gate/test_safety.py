@@ -93,6 +93,17 @@ def test_without_a_good_key_nothing_but_health_answers(
             assert client.get(path).status_code == 200
 
 
+def test_the_document_tells_which_calls_need_a_key(guarded: Server):
+    for _ in range(2):  # it is made when first asked for, and kept
+        response = httpx.get(f"{guarded.url}/openapi.json", headers={"X-API-Key": "first-key"})
+        document = response.json()
+        assert document["components"]["securitySchemes"].keys() == {"key", "bearer"}
+        predict, live = document["paths"]["/predict"]["post"], document["paths"]["/health/live"]
+        assert predict["security"] == [{"key": []}, {"bearer": []}]
+        assert "401" in predict["responses"]
+        assert "security" not in live["get"]
+
+
 @pytest.mark.parametrize(
     ("keys", "content"), [(",", None), ("", "# none\n"), ("", None), ("ké", None), ("a b", None)]
 )

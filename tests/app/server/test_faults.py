@@ -166,16 +166,18 @@ def test_many_times_too_many_get_a_right_answer_or_a_refusal():
         assert response.json()["digit"] == 7
 
 
-def test_a_refusal_for_lack_of_room_is_complete():
-    """The shortest way to say no has all that the long one has."""
-    with serving("--max-queue", "1", "--max-files", "1", "--max-batch", "1") as server:
+@pytest.mark.parametrize("origins", ["", "https://a.example"])
+def test_a_refusal_for_lack_of_room_is_complete(origins: str):
+    """It comes before the body is read, and has all that other answers have."""
+    room = ("--max-queue", "1", "--max-files", "1", "--max-batch", "1")
+    with serving(*room, "--cors-origins", origins) as server:
         asker = Asker(urlsplit(server.url).port)
         flood = threading.Thread(target=lambda: asyncio.run(asker.wait_for_each(60, 4)))
         flood.start()
         refusals = []
         with httpx.Client(base_url=server.url, timeout=START_LIMIT_S) as client:
             while flood.is_alive():
-                named = {"X-Request-ID": "mine"}
+                named = {"X-Request-ID": "mine", "Origin": "https://a.example"}
                 response = client.post("/predict", files={"file": SEVEN}, headers=named)
                 if response.status_code == 503:
                     refusals.append(response)
@@ -187,6 +189,9 @@ def test_a_refusal_for_lack_of_room_is_complete():
             assert_problem(response, 503, "queue-full", "/predict")
             assert response.headers["x-request-id"] == "mine"
             assert response.headers["retry-after"].isdigit()
+            assert response.headers["server-timing"].startswith("total;dur=")
+            assert response.headers["x-content-type-options"] == "nosniff"
+            assert ("access-control-allow-origin" in response.headers) == bool(origins)
         counted = httpx.get(f"{server.url}/metrics").text
         line = next(
             line
