@@ -18,7 +18,7 @@ from app.inference.predictor import Classification, load_predictor
 from app.settings import Settings
 from model.checkpoint.config import validation_sentence
 from model.checkpoint.folder import CheckpointError
-from model.modalities import InputError
+from model.modalities import MODALITIES, InputError, find
 
 if TYPE_CHECKING:  # httpx, which it needs, may not be installed
     from app.client import Prediction as PredictionOfService
@@ -35,7 +35,6 @@ Prints a table on a terminal and one JSON object per line elsewhere."""
 READ_ALL, SOME_FAILED, NOTHING_TO_DO, NO_SERVICE = range(4)
 
 STDIN = "-"
-SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
 AT_ONCE = 64  # images in memory
 
 # Of a prediction, in the JSON that is printed.
@@ -125,7 +124,8 @@ def _expanded(argument: str) -> Sequence[str]:
     """The image files that an argument stands for."""
     path = Path(argument)
     if path.is_dir():
-        found = [str(file) for file in path.rglob("*") if file.suffix.lower() in SUFFIXES]
+        suffixes = {suffix for name in MODALITIES for suffix in find(name).suffixes}
+        found = [str(file) for file in path.rglob("*") if file.suffix.lower() in suffixes]
         lack = f"there are no images in the folder {argument}"
     elif glob.has_magic(argument) and not path.exists():
         found = [file for file in glob.glob(argument, recursive=True) if Path(file).is_file()]

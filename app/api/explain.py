@@ -30,7 +30,7 @@ async def explain(request: Request) -> Response:
     service = Service.of(request)
     explainer = service.explainer
     card = explainer.card
-    image = await read_image(request, service.settings)
+    image = await read_image(request, service)
     work = explainer.explain(image, service.deadline())
     explanation = await unless_gone(request.receive, work)
     request.state.timing = explanation.prediction.timing

@@ -21,7 +21,7 @@ async def predict(request: Request) -> Response:
     """The label of one image, in any of the formats that /metadata names."""
     service = Service.of(request)
     predictor = service.predictor
-    image = await read_image(request, service.settings)
+    image = await read_image(request, service)
     work = predictor.predict(image, service.deadline())
     prediction = await unless_gone(request.receive, work)
     request.state.timing = prediction.timing

@@ -22,7 +22,7 @@ async def read(request: Request) -> Response:
     """
     service = Service.of(request)
     predictor = service.predictor
-    image = await read_image(request, service.settings)
+    image = await read_image(request, service)
     if predictor.find_parts is None:
         raise RequestError(NO_PARTS, f"{predictor.card.name} finds no parts in a picture")
     work = read_parts(predictor, predictor.find_parts, image, service.deadline())

@@ -1,12 +1,13 @@
 """Files in multipart forms."""
 
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 from starlette.requests import Request
 
 from app.gate.bodies import content_type, read_body, read_chunks, unsupported
-from app.settings import Settings
+from app.gate.service import Service
 from app.wire.problems import (
     MALFORMED_FORM,
     TOO_MANY_BYTES,
@@ -30,17 +31,19 @@ class FormLimits(NamedTuple):
     body_bytes: int  # of the whole body, at most
 
 
-async def read_image(request: Request, settings: Settings) -> bytes:
+async def read_image(request: Request, service: Service) -> bytes:
     """One image: the form's field `file`, or the body itself.
 
     Raises:
         RequestError: too large, malformed, of another type, stalled, or its sender hung up.
     """
     kind, parameters = content_type(request)
-    if kind.startswith("image/"):
-        return await read_body(request, settings.max_bytes)
+    settings = service.settings
     if kind != FORM:
-        raise unsupported(kind, f"{FORM} or an image/* type")
+        media_types = service.predictor.modality.media_types
+        if any(fnmatchcase(kind, accepted) for accepted in media_types):
+            return await read_body(request, settings.max_bytes)
+        raise unsupported(kind, f"{FORM} or an {' or '.join(media_types)} type")
     limits = FormLimits(
         field=FIELD,
         files=1,

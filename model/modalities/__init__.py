@@ -67,6 +67,8 @@ class Modality(Protocol[Sample]):
     """A kind of input."""
 
     name: str  # stands in the card
+    suffixes: tuple[str, ...]  # of files that it reads, in lower case with their dot
+    media_types: tuple[str, ...]  # that an upload may have; `*` as subtype is any
     formats: tuple[str, ...]  # of files that it reads, as people call them
     note: str  # what a person who uploads should know, in one sentence
     numbers: Mapping[str, LabelNumber]  # that labels stand for, by their names in answers

@@ -20,6 +20,8 @@ from model.modalities import (
     UnsupportedInputError,
 )
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+MEDIA_TYPES = ("image/*",)
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 _SIGNATURES = {
     "PNG": (b"\x89PNG\r\n\x1a\n",),

@@ -32,6 +32,8 @@ class Digits:
     """One handwritten digit: grey, light strokes on black, centred."""
 
     name = SPEC.modality
+    suffixes = pillow.SUFFIXES
+    media_types = pillow.MEDIA_TYPES
     formats = pillow.FORMATS
     note = "any size and mode, dark on light or light on dark: the service centres the digit"
     numbers: Mapping[str, LabelNumber] = {

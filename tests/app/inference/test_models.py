@@ -28,6 +28,12 @@ async def label(model: Model) -> str:
     return (await model.predictor.predict(SEVEN, deadline)).label
 
 
+async def use_until_it_ends(model: Model) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            await label(model)
+
+
 @pytest.mark.anyio
 async def test_who_has_a_model_may_use_it_until_it_is_retired(
     checkpoint: Checkpoint, settings: Settings
@@ -58,9 +64,7 @@ async def test_a_model_whose_time_is_over_is_closed(checkpoint: Checkpoint, sett
     assert explanation.prediction.label == "7"
     models.put_in_place(second)
     with pytest.raises(ClosedError):
-        async with asyncio.timeout(LIMIT_S):
-            while True:
-                await label(first)
+        await use_until_it_ends(first)
     with pytest.raises(ClosedError):
         await first.explainer.explain(SEVEN, asyncio.get_running_loop().time() + LIMIT_S)
     assert await label(second) == "7"
