@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 import venv
 from collections.abc import Callable, Iterator
@@ -128,11 +129,14 @@ def main() -> int:
     # Environments are removed whatever ends this.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="extras-") as scratch:
-        folder = Path(scratch)
-        pip, wheel = build(folder)
-        parts = [Part(name, folder / name) for name in names]
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            held = list(pool.map(lambda part: attempt(part, pip, wheel), parts))
+        try:
+            folder = Path(scratch)
+            pip, wheel = build(folder)
+            parts = [Part(name, folder / name) for name in names]
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                held = list(pool.map(lambda part: attempt(part, pip, wheel), parts))
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # removing takes seconds
     return 0 if all(held) else 1
 
 
@@ -289,7 +293,8 @@ def get(url: str, image: bytes | None = None, headers: dict[str, str] | None = N
             body: bytes = response.read()
             return body
     except OSError as error:
-        raise Failure(f"{url}: {error}") from error
+        said = error.read().decode() if isinstance(error, urllib.error.HTTPError) else ""
+        raise Failure(f"{url}: {error} {said}") from error
 
 
 def check(holds: bool, sentence: str) -> None:
