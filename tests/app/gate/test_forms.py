@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.gate.forms import Form, FormLimits
+from app.gate.forms import Form, FormLimits, plain_file
 from app.wire.problems import (
     MALFORMED_FORM,
     TOO_MANY_BYTES,
@@ -87,3 +87,18 @@ def test_what_does_not_belong_is_refused(body: bytes, kind: Kind):
 def test_a_name_of_any_bytes_is_no_mistake():
     """Old clients write a file's name in the bytes of their system."""
     assert read(form(b"a", head=HEAD.replace(b"7.png", "für-ß.png".encode("latin-1")))) == [b"a"]
+
+
+@given(st.lists(st.sampled_from([b"--x", b"--x--", b"\r\n", b"-", b"a", HEAD, b": "]), max_size=12))
+def test_the_quick_reader_takes_what_the_parser_takes_alike(pieces: list[bytes]):
+    for body in (form(b"".join(pieces)), b"".join(pieces), form(b"a", head=b"".join(pieces))):
+        file = plain_file(body, "x", LIMITS)
+        # A first chunk of one byte is no plain form: the parser reads it.
+        assert file is None or read(body[:1], body[1:]) == [file]
+
+
+def test_the_quick_reader_takes_what_clients_write():
+    for head in (HEAD, HEAD.lower(), HEAD.partition(b"\r\n")[0]):
+        assert plain_file(form(b"content", head=head), "x", LIMITS) == b"content"
+    assert plain_file(form(b"a" * 65), "x", LIMITS) is None
+    assert plain_file(form(b"one", b"two"), "x", LIMITS) is None
