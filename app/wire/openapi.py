@@ -77,6 +77,7 @@ def describe(app: FastAPI, needs_key: Callable[[str], bool]) -> None:
                     call["responses"]["401"] = _refusal(path, [UNAUTHORIZED])
         return document
 
+    # Replacing the method is how FastAPI has its document extended.
     app.openapi = openapi  # type: ignore[method-assign]
 
 

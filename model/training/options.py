@@ -3,6 +3,7 @@
 import argparse
 import shutil
 import sysconfig
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -43,13 +44,13 @@ class Command(BaseSettings):
         """
         return CliApp.run(cls, cli_args=list(arguments))
 
+    @abstractmethod
     def run(self) -> int:
         """Does the work; returns the exit code.
 
         Raises:
             UserError: it can't be done; the message says why.
         """
-        raise NotImplementedError
 
 
 def can_compile() -> bool:

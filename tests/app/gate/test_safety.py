@@ -198,7 +198,7 @@ def test_what_drips_after_the_answer_is_ended_too(guarded: Server):
         with suppress(ConnectionError):
             while time.monotonic() - started < LIMIT_S:
                 connection.sendall(b"x")
-                time.sleep(0.1)
+                time.sleep(0.1)  # the pace of a slow client
         assert time.monotonic() - started < LIMIT_S
 
 
