@@ -27,6 +27,8 @@ from app.gate.gate import Gate
 from app.gate.keys import Keys, is_open
 from app.gate.reload import UNUSABLE, Reload
 from app.gate.service import Service
+from app.inference.budgets import Budgets
+from app.inference.decoders import Decoders
 from app.inference.models import Model, Models
 from app.inference.predictor import Predictor, load_predictor
 from app.settings import Settings
@@ -51,7 +53,8 @@ SHORT_CUTS = {
 
 
 def create_app(
-    settings: Settings | None = None, load: Callable[[Settings], Predictor] = load_predictor
+    settings: Settings | None = None,
+    load: Callable[[Settings, Decoders], Predictor] = load_predictor,
 ) -> "Application":
     """The application of a service of its own.
 
@@ -60,20 +63,31 @@ def create_app(
         load: makes the predictor, ready to answer.
     """
     settings = settings or Settings()
-    return Application(create_service(settings, load), partial(load, settings))
+    budgets = Budgets(settings)
+    decoders = Decoders(settings, budgets.pending_pixels)
+    service = create_service(settings, budgets, decoders, load)
+    return Application(service, partial(load, settings, decoders))
 
 
 def create_service(
-    settings: Settings, load: Callable[[Settings], Predictor], metrics_folder: Path | None = None
+    settings: Settings,
+    budgets: Budgets,
+    decoders: Decoders,
+    load: Callable[[Settings, Decoders], Predictor],
+    metrics_folder: Path | None = None,
 ) -> Service:
     """A service that has no model yet.
 
     Args:
         settings: of the service.
+        budgets: of what its requests may hold at once.
+        decoders: of their files.
         load: makes the predictor of a reload, ready to answer.
         metrics_folder: where the workers of one service share what they count; None: it is one.
     """
     counts = Metrics(metrics_folder)
+    counts.follow(budgets)
+    decoders.on_end = counts.decoder_ended
 
     def introduce(model: Model) -> None:
         card, engine = model.card, model.predictor.engine
@@ -83,7 +97,7 @@ def create_service(
 
     # As long as a request that has begun may take.
     models = Models(introduce, settings.body_timeout_s + settings.request_timeout_s + 1)
-    service = Service(settings, models, Keys.read(settings), counts)
+    service = Service(settings, budgets, decoders, models, Keys.read(settings), counts)
     service.reload = Reload(service, load)
     return service
 
@@ -132,6 +146,7 @@ class Application:
         """Waits for the images taken to be answered."""
         self.service.draining = True
         await self.service.models.close()
+        self.service.decoders.close()
         if self._spans:
             await asyncio.to_thread(self._spans.close)
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
-    "serve": ("Answers over HTTP.", "app.__main__"),
+    "serve": ("Answers over HTTP.", "app.serve_command"),
     "predict": ("Prints the label of each of some image files.", "app.predict_command"),
 }
 

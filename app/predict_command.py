@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import ValidationError
 
+from app.inference.budgets import Budgets
+from app.inference.decoders import Decoders
 from app.inference.engines import EngineError
 from app.inference.predictor import Classification, load_predictor
 from app.settings import Settings
@@ -147,7 +149,9 @@ def _content(name: str) -> bytes | OSError:
 def _local(weights: Path | None) -> _Predict:
     """Predicts with a checkpoint, in this process."""
     try:
-        predictor = load_predictor(Settings(weights=weights) if weights else Settings())
+        settings = Settings(weights=weights) if weights else Settings()
+        decoders = Decoders(settings, Budgets(settings).pending_pixels)
+        predictor = load_predictor(settings, decoders)
     except ValidationError as error:
         raise _RefusalError(validation_sentence(error)) from None
     except (CheckpointError, EngineError) as error:
@@ -156,10 +160,13 @@ def _local(weights: Path | None) -> _Predict:
     async def predict_all(images: Sequence[bytes]) -> list[_Outcome]:
         outcomes: list[_Outcome] = []
         for image in images:
-            try:
-                outcomes.append(await predictor.predict(image, deadline=math.inf))
-            except (InputError, EngineError) as error:
+            try:  # the user's own files need no process that can be killed
+                sample = predictor.modality.decode(image, predictor.limits)
+            except InputError as error:
                 outcomes.append(error)
+                continue
+            values = predictor.modality.prepare(sample, predictor.card.input)
+            outcomes += await predictor.predict_arrays([values], deadline=math.inf)
         return outcomes
 
     runner = asyncio.Runner()

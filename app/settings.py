@@ -47,12 +47,31 @@ class Settings(BaseSettings):
     max_pixels: int = Field(
         25_000_000, ge=1, le=100_000_000, description="pixels of one image, at most"
     )
+    max_request_pixels: int = Field(
+        40_000_000, ge=1, description="pixels to decode of all images of one request, at most"
+    )
+    max_decoding_pixels: int = Field(
+        50_000_000, ge=1, description="pixels of large images that one worker decodes at once"
+    )
+    max_pending_pixels: int = Field(
+        250_000_000,
+        ge=1,
+        description="pixels that are decoded or wait for it in one worker; more are refused: 503",
+    )
+    max_decode_cpu_s: float = Field(
+        2.0, gt=0, le=600, description="seconds of CPU time to decode one image, at most"
+    )
+    max_decode_bytes: int = Field(
+        300 * 2**20, ge=2**24, description="bytes of memory to decode one image, at most"
+    )
     max_files: int = Field(64, ge=1, description="images in one batch request, at most")
     max_body_bytes: int = Field(
         64 * 2**20, ge=1, le=2**32, description="bytes of one batch request, at most"
     )
     max_upload_bytes: int = Field(
-        256 * 2**20, ge=1, description="bytes of all requests under way in one worker, at most"
+        256 * 2**20,
+        ge=1,
+        description="bytes of all requests under way in one worker, inflated, at most",
     )
     max_connections: int = Field(1024, ge=1, description="connections to one worker, at most")
     head_timeout_s: float = Field(
@@ -97,10 +116,15 @@ class Settings(BaseSettings):
         return endpoint
 
     @model_validator(mode="after")
-    def _one_batch_request_fits_the_queue(self) -> "Settings":
+    def _one_request_fits(self) -> "Settings":
         if self.max_files > self.max_queue:
             raise ValueError(
                 f"max_files ({self.max_files}) must not exceed max_queue ({self.max_queue})"
+            )
+        if self.max_pixels > self.max_request_pixels:
+            raise ValueError(
+                f"max_pixels ({self.max_pixels}) must not exceed max_request_pixels "
+                f"({self.max_request_pixels})"
             )
         return self
 

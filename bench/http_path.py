@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from app.application import create_app
 from app.gate.forms import FIELD, Form, FormLimits
 from app.inference.batcher import Batcher
+from app.inference.decoders import Decoders
 from app.inference.engines import EngineName, Outputs
 from app.inference.predictor import Predictor
 from app.server.worker import Server
@@ -53,8 +54,8 @@ class Nothing:
         raise NotImplementedError  # no request here asks for explanations
 
 
-def load(settings: Settings, checkpoint: Checkpoint | None = None) -> Predictor:
-    return Predictor(read_checkpoint(settings.weights).card, Nothing(), settings)
+def load(settings: Settings, decoders: Decoders, checkpoint: Checkpoint | None = None) -> Predictor:
+    return Predictor(read_checkpoint(settings.weights).card, Nothing(), settings, decoders)
 
 
 def serve(port: int) -> None:

@@ -21,6 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.inference.budgets import Budgets
+from app.inference.decoders import Decoders
 from app.settings import Settings
 from model.checkpoint.folder import Checkpoint, read_checkpoint
 from model.data.mnist import cache_folder
@@ -133,6 +135,11 @@ def mnist_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("needs MNIST: set MNIST to a folder that holds it, or run `make train` once")
     return folder
+
+
+def decoders_of(settings: Settings) -> Decoders:
+    """Decoders that have nothing to do with any other."""
+    return Decoders(settings, Budgets(settings).pending_pixels)
 
 
 def encode(picture: Image.Image | np.ndarray, kind: str = "PNG", **options: object) -> bytes:

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from fastapi import APIRouter, Request, Response
+from PIL import Image
 
 from app.gate.bodies import unless_gone
 from app.gate.forms import read_image
@@ -11,10 +13,11 @@ from app.gate.service import Service
 from app.inference.explainer import Explanation
 from app.wire.answers import ExplainAnswer
 from app.wire.contracts import contract
-from model.modalities.pillow import decode
+from model.modalities.pillow import decode_within
 
 router = APIRouter()
 
+SHOWN_SIDE = 512  # of the upload in a picture that explains, pixels
 PNG = "image/png"
 JSON = "application/json"
 
@@ -31,13 +34,14 @@ async def explain(request: Request) -> Response:
     explainer = service.explainer
     card = explainer.card
     image = await read_image(request, service)
-    work = explainer.explain(image, service.deadline())
-    explanation = await unless_gone(request.receive, work)
+    deadline = service.deadline()
+    explanation = await unless_gone(request.receive, explainer.explain(image, deadline))
     request.state.timing = explanation.prediction.timing
     headers = {"Vary": "Accept"}
     if prefers_png(request.headers.get("accept", "")):
-        limit = service.settings.max_pixels
-        png = await asyncio.to_thread(_draw, explanation, image, limit, card.labels)
+        show = partial(decode_within, max_pixels=service.settings.max_pixels, side=SHOWN_SIDE)
+        uploaded = await service.predictor.in_decoder(show, image, deadline)
+        png = await asyncio.to_thread(_draw, explanation, uploaded, card.labels)
         return Response(png, media_type=PNG, headers=headers)
     return ExplainAnswer.of_explanation(explanation, card).respond(headers)
 
@@ -63,7 +67,7 @@ def _quality(accept: str, media_type: str) -> float:
     return best[1]
 
 
-def _draw(explanation: Explanation, image: bytes, max_pixels: int, labels: Sequence[str]) -> bytes:
+def _draw(explanation: Explanation, uploaded: Image.Image, labels: Sequence[str]) -> bytes:
     from app.wire import explanation_picture  # takes long to import, and few ask for a picture
 
-    return explanation_picture.draw(explanation, decode(image, max_pixels), labels)
+    return explanation_picture.draw(explanation, uploaded, labels)

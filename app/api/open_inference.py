@@ -4,17 +4,18 @@ Errors here are the protocol's: `{"error": text}`, see `app.wire.refusals.respon
 """
 
 import asyncio
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 from app.api import health
-from app.gate.bodies import read_body, unless_gone
+from app.gate.bodies import unless_gone
+from app.gate.encodings import read_inflated
 from app.gate.service import Service
 from app.inference.engines import EngineError
 from app.inference.predictor import Classification, Predictor, Timing
@@ -25,16 +26,13 @@ from app.wire.problems import RequestError
 from app.wire.refusals import kind_of
 from app.wire.tensors import JSON_LENGTH, TensorSpec
 from model.checkpoint.card import Card
-from model.modalities import InputError, find
+from model.modalities import Cost, InputError, find
 
 router = APIRouter()
 
-T = TypeVar("T")
-
 NO_NUMBER = -1  # in the output of a number, of a label that stands for none
-# Reading a body larger than this would keep the event loop from others for too long.
-_LARGE = 2**18
-_WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+# Bytes of JSON; to parse more would keep the event loop from others for too long.
+LARGEST_PARSED_HERE = 2**18
 
 
 def inputs_of(card: Card) -> tuple[TensorSpec, TensorSpec]:
@@ -109,15 +107,21 @@ async def infer(request: Request) -> Response:
     reader = tensors.Reader(
         inputs_of(predictor.card), outputs_of(predictor.card), settings.max_files
     )
-    body = await _read_body(request, settings.max_body_bytes)
+    body = await read_inflated(request, settings.max_body_bytes, settings.request_timeout_s)
     json_length = _json_length(request)
+    deadline = service.deadline()
     try:
-        inputs = await _aside(len(body), lambda: reader.read(body, json_length))
+        if min(len(body), json_length or len(body)) > LARGEST_PARSED_HERE:
+            read = partial(_read, reader, json_length)
+            (inputs,) = await service.decoders.run(read, [body], [Cost(len(body))], deadline)
+            if isinstance(inputs, InputError):
+                raise inputs
+        else:
+            inputs = reader.read(body, json_length)
     except tensors.TooLargeError as error:
         raise RequestError(problems.TOO_MANY_FILES, str(error)) from None
     except tensors.WireError as error:
         raise RequestError(problems.MALFORMED_INFERENCE, str(error)) from None
-    deadline = service.deadline()
     if inputs.timeout_us is not None:
         now = asyncio.get_running_loop().time()
         deadline = min(deadline, now + inputs.timeout_us / 1e6)
@@ -147,36 +151,6 @@ def _predictor(request: Request) -> Predictor:
     return model.predictor
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in (*_WINDOW_BITS, "identity"):
-        refusal = f"the content encoding is {encoding}; send gzip, deflate or none"
-        raise RequestError(problems.UNSUPPORTED_ENCODING, refusal)
-    body = await read_body(request, max_bytes)
-    if encoding == "identity":
-        return body
-    return await _aside(_LARGE, lambda: _inflate(body, encoding, max_bytes))
-
-
-def _inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    stream = zlib.decompressobj(_WINDOW_BITS[encoding])
-    try:
-        content = stream.decompress(body, max_bytes + 1)
-    except zlib.error as error:
-        raise RequestError(
-            problems.MALFORMED_INFERENCE, f"the body is not {encoding}: {error}"
-        ) from None
-    if len(content) > max_bytes:
-        raise RequestError(
-            problems.TOO_MANY_BYTES, f"the body inflates to more than {max_bytes:,} bytes"
-        )
-    if not stream.eof or stream.unused_data:
-        raise RequestError(
-            problems.MALFORMED_INFERENCE, f"the body is not one whole {encoding} stream"
-        )
-    return content
-
-
 def _json_length(request: Request) -> int | None:
     value = request.headers.get(JSON_LENGTH)
     if value is None:
@@ -186,8 +160,10 @@ def _json_length(request: Request) -> int | None:
     return int(value)
 
 
-async def _aside(size: int, work: Callable[[], T]) -> T:
-    return work() if size < _LARGE else await asyncio.to_thread(work)
+def _read(
+    reader: tensors.Reader, json_length: int | None, body: bytes | bytearray
+) -> tensors.Inputs:
+    return reader.read(body, json_length)
 
 
 async def _predict(

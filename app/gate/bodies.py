@@ -15,45 +15,12 @@ from app.wire.problems import (
     TOO_MANY_BYTES,
     UNSUPPORTED_CONTENT_TYPE,
     UPLOAD_STALLED,
-    UPLOADS_FULL,
     RequestError,
 )
 
 T = TypeVar("T")
 
-# An upload up to this size is taken even when the uploads together are too large.
-FAIR_SHARE = 64 * 1024
 WATCH_AFTER_S = 0.02
-
-
-class UploadRoom:
-    """Bytes of the bodies of all requests that have no answer yet.
-
-    Args:
-        limit: bytes, at most.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._taken = 0
-
-    def take(self, size: int, so_far: int) -> None:
-        """Takes room for more of a body.
-
-        Args:
-            size: bytes that have come.
-            so_far: bytes of this body, with these.
-
-        Raises:
-            RequestError: there is no room.
-        """
-        self._taken += size
-        if self._taken > self._limit and so_far > FAIR_SHARE:
-            raise RequestError(UPLOADS_FULL, "the uploads under way take all room")
-
-    def free(self, size: int) -> None:
-        """Gives back the room that a body took."""
-        self._taken -= size
 
 
 def content_type(request: Request) -> tuple[str, dict[str, str]]:

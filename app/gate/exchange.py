@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from starlette.types import Message, Receive, Scope, Send
 
-from app.gate.bodies import UploadRoom
 from app.gate.identity import identify
 from app.gate.security import NOSNIFF, lacks_policy, page_headers
+from app.inference.budgets import Budget
 from app.telemetry.metrics import Metrics
 from app.telemetry.requests import server_timing, tell
 
@@ -32,7 +32,7 @@ class Exchange:
         scope: Scope,
         receive: Receive,
         send: Send,
-        room: UploadRoom,
+        upload_bytes: Budget,
         spans: "Spans | None" = None,
     ) -> None:
         self._started = time.perf_counter()
@@ -40,7 +40,7 @@ class Exchange:
         self._state = scope.setdefault("state", {})
         self._receive = receive
         self._send = send
-        self._room = room
+        self._upload_bytes = upload_bytes
         self._uploaded = 0
         self._held: Message | None = None  # a page's start, until its content tells its scripts
         self.identity = identify(scope["headers"])
@@ -54,14 +54,21 @@ class Exchange:
         """Takes room for the body as it comes.
 
         Raises:
-            RequestError: the uploads under way take all room.
+            UploadsFullError: the uploads under way take all room.
         """
         message = await self._receive()
-        size = len(message.get("body", b""))
+        self.hold(len(message.get("body", b"")))
+        return message
+
+    def hold(self, size: int) -> None:
+        """Takes room for bytes that the request brings, as they came or inflated, until its end.
+
+        Raises:
+            UploadsFullError: the uploads under way take all room.
+        """
         if size:
             self._uploaded += size
-            self._room.take(size, self._uploaded)
-        return message
+            self._upload_bytes.take(size, self._uploaded)
 
     async def send(self, message: Message) -> None:
         """Sends a part of the answer; its start with the headers that every answer has."""
@@ -97,7 +104,7 @@ class Exchange:
 
     def end(self, metrics: Metrics) -> None:
         """Frees the body's room, counts the request and logs it."""
-        self._room.free(self._uploaded)
+        self._upload_bytes.give_back(self._uploaded)
         scope, state = self._scope, self._state
         tell(
             metrics,

@@ -9,9 +9,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.gate import keys
-from app.gate.bodies import UploadRoom
 from app.gate.exchange import Exchange
-from app.gate.service import SERVICE, Service
+from app.gate.service import HOLD, SERVICE, Service
 from app.inference.batcher import QueueFullError
 from app.telemetry.logs import REQUEST_ID
 from app.wire import refusals
@@ -57,13 +56,14 @@ class Gate:
         self._short_cuts = {key: ShortCut(key[1], call) for key, call in short_cuts.items()}
         self._admitted = cors(self._admit) if cors else self._admit
         self._spans = spans
-        self._room = UploadRoom(service.settings.max_upload_bytes)
+        self._upload_bytes = service.budgets.upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, self._room, self._spans)
+        exchange = Exchange(scope, receive, send, self._upload_bytes, self._spans)
+        scope[HOLD] = exchange.hold
         REQUEST_ID.set(exchange.identity.request_id)
         try:
             await self._admitted(scope, exchange.receive, exchange.send)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from app.gate.keys import Keys, KeysError
 from app.gate.service import Service
+from app.inference.decoders import Decoders
 from app.inference.engines import EngineError
 from app.inference.models import Model
 from app.inference.predictor import Predictor
@@ -36,7 +37,7 @@ class Reload:
         load: makes a predictor, ready to answer.
     """
 
-    def __init__(self, service: Service, load: Callable[[Settings], Predictor]) -> None:
+    def __init__(self, service: Service, load: Callable[[Settings, Decoders], Predictor]) -> None:
         self._service = service
         self._load = load
         self._one_at_a_time = asyncio.Lock()
@@ -56,13 +57,13 @@ class Reload:
             put_in_place(self._service, replacement)
 
 
-def prepare(service: Service, load: Callable[[Settings], Predictor]) -> Replacement:
+def prepare(service: Service, load: Callable[[Settings, Decoders], Predictor]) -> Replacement:
     """Loads and proves what is to serve next; takes seconds, so not for the event loop.
 
     Raises:
         CheckpointError, EngineError, KeysError: it can't be used.
     """
-    return Replacement(Model(load(service.settings)), Keys.read(service.settings))
+    return Replacement(Model(load(service.settings, service.decoders)), Keys.read(service.settings))
 
 
 def put_in_place(service: Service, replacement: Replacement) -> None:

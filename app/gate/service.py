@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from starlette.requests import HTTPConnection
 
 from app.gate.keys import Keys
+from app.inference.budgets import Budgets
+from app.inference.decoders import Decoders
 from app.inference.explainer import Explainer
 from app.inference.models import Model, Models
 from app.inference.predictor import Predictor
@@ -14,7 +16,9 @@ from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from app.wire.problems import NOT_READY, RequestError
 
-SERVICE = "perceiver.service"  # key of a request's scope
+# Keys of a request's scope.
+SERVICE = "perceiver.service"
+HOLD = "perceiver.hold"  # takes room for so many bytes, until the request ends
 
 
 @dataclass(eq=False)
@@ -23,6 +27,8 @@ class Service:
 
     Attributes:
         settings: of the service.
+        budgets: of what all requests may hold at once.
+        decoders: of files.
         models: that answer.
         keys: that are good now.
         metrics: where it counts.
@@ -32,6 +38,8 @@ class Service:
     """
 
     settings: Settings
+    budgets: Budgets
+    decoders: Decoders
     models: Models
     keys: Keys
     metrics: Metrics

@@ -1,30 +1,37 @@
 """Files -> classifications: decode, prepare, batch, compute. No HTTP in here."""
 
-import asyncio
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.inference import batcher
-from app.inference.batcher import Batcher, DeadlineExceededError
+from app.inference.batcher import Batcher
+from app.inference.decoders import Decoders
 from app.inference.engines import Engine, EngineError, create_engine, prove
 from app.settings import Settings
-from model.checkpoint.card import Card
+from model.checkpoint.card import Card, InputSpec
 from model.checkpoint.folder import PARTS_FOLDER, Checkpoint, CheckpointError, read_checkpoint
-from model.modalities import FindParts, HasParts, InputError, Limits, find
+from model.modalities import (
+    Cost,
+    FindParts,
+    HasParts,
+    InputError,
+    InputTooCostlyError,
+    Limits,
+    find,
+)
 
 logger = logging.getLogger(__name__)
 
 # A computation this long is stuck: the largest batch takes a second or two on one slow core.
 STUCK_AFTER_S = 30.0
 
-Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
@@ -72,14 +79,33 @@ class _Prepared(NamedTuple):
     preprocess_s: float
 
 
+def _prepare(modality: str, spec: InputSpec, limits: Limits, content: bytes) -> _Prepared:
+    """A file in the input's form.
+
+    Raises:
+        InputError: the bytes can't be read.
+    """
+    started = perf_counter()
+    form = find(modality)
+    sample = form.decode(content, limits)
+    decoded = perf_counter()
+    values = form.prepare(sample, spec)
+    return _Prepared(values, decoded - started, perf_counter() - decoded)
+
+
 class Predictor:
-    """Owns the engine, the batcher before it and the threads that decode files.
+    """Owns the engine and the batcher before it; files are decoded by the worker's decoders.
 
     Nothing it does blocks the event loop.
     """
 
     def __init__(
-        self, card: Card, engine: Engine, settings: Settings, find_parts: FindParts | None = None
+        self,
+        card: Card,
+        engine: Engine,
+        settings: Settings,
+        decoders: Decoders,
+        find_parts: FindParts | None = None,
     ) -> None:
         self.card = card
         self.engine = engine
@@ -90,9 +116,11 @@ class Predictor:
             for label in card.labels
         }
         self.limits = Limits(settings.max_pixels)
+        self._prepare = partial(_prepare, card.input.modality, card.input, self.limits)
+        self._settings = settings
         self._undecoded = 0
         self._observer: Observer | None = None
-        self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decoder")
+        self._decoders = decoders
         self._batcher = Batcher(
             self._outputs,
             max_batch=settings.max_batch,
@@ -119,11 +147,8 @@ class Predictor:
         self, content: bytes, deadline: float
     ) -> tuple[Classification, NDArray[Any]]:
         """Classifies one file as `predict` does; also gives what the model saw, (C, *shape)."""
-        if self.modality.is_small(content):
-            self._check_room(1)
-            item = self._prepare(content)
-        else:
-            item = await self.in_decoder(self._prepare, content, deadline)
+        self._check_room(1)
+        (item,) = await self._prepared([content], deadline)
         if isinstance(item, InputError):
             raise item
         (outcome,) = await self._compute([item], deadline)
@@ -138,8 +163,10 @@ class Predictor:
 
         Raises:
             BatcherError: too many wait, the deadline passed, or `close` was called.
+            BudgetError: too many pixels wait.
         """
-        prepared = await self._in_decoders(self._prepare, contents, deadline)
+        self._check_room(len(contents))
+        prepared = await self._prepared(contents, deadline)
         good = [item for item in prepared if isinstance(item, _Prepared)]
         outcomes = iter(await self._compute(good, deadline))
         return [item if isinstance(item, InputError) else next(outcomes) for item in prepared]
@@ -159,14 +186,27 @@ class Predictor:
         return await self._compute([_Prepared(sample, 0.0, 0.0) for sample in samples], deadline)
 
     async def in_decoder(
-        self, function: Callable[[Given], Made], given: Given, deadline: float
+        self, function: Callable[[bytes], Made], content: bytes, deadline: float, least: int = 1
     ) -> Made:
-        """The function's result, made by one of the threads that decode files.
+        """What a function makes of a file, in a decoder process.
+
+        Args:
+            function: that is pickled, and its result as well.
+            content: the file.
+            deadline: on the event loop's clock.
+            least: work that the function takes, in pixels, if not more to decode the file.
 
         Raises:
+            InputError: the bytes can't be read.
             BatcherError: too many wait, the deadline passed, or `close` was called.
+            BudgetError: too many pixels wait.
         """
-        (result,) = await self._in_decoders(function, [given], deadline)
+        self._check_room(1)
+        cost = self.modality.cost(content, self.limits)
+        work = Cost(max(cost.pixels, least))
+        (result,) = await self._in_decoders(function, [content], [work], deadline)
+        if isinstance(result, InputError):
+            raise result
         return result
 
     def observe(self, observer: Observer) -> None:
@@ -194,36 +234,63 @@ class Predictor:
         return self._batcher.busy_for() > STUCK_AFTER_S
 
     async def can_answer(self, deadline: float) -> bool:
-        """Whether the engine computes; one that failed last is asked again."""
+        """Whether the engine computes and files can be decoded; what failed last is tried again."""
         if self.stuck():
             return False
         if not self._batcher.healthy:
             await self._batcher.submit([self._empty()], deadline)
-        return self._batcher.healthy
+        return self._batcher.healthy and await self._decoders.can_decode(deadline)
 
     async def close(self) -> None:
         """Takes no more samples and returns when those taken have been answered."""
         await self._batcher.close()
-        self._decoders.shutdown(wait=False)
 
     def _check_room(self, samples: int) -> None:
         """Refuses samples before the work of decoding them, which would be wasted."""
         self._batcher.check_open()
         self._batcher.check_room(self._undecoded + samples)
 
+    async def _prepared(
+        self, contents: Sequence[bytes], deadline: float
+    ) -> list[_Prepared | InputError]:
+        """Each file in the input's form, or why it can't be."""
+        room = self._settings.max_request_pixels
+        prepared: list[_Prepared | InputError | None] = []
+        costs: dict[int, Cost] = {}
+        for index, content in enumerate(contents):
+            item: _Prepared | InputError | None = None
+            try:
+                cost = self.modality.cost(content, self.limits)
+                if cost.is_tiny:
+                    item = self._prepare(content)
+                elif cost.pixels > room:
+                    item = InputTooCostlyError(
+                        "with this image the request has more than "
+                        f"{self._settings.max_request_pixels:,} pixels to decode; send fewer"
+                    )
+                else:
+                    room -= cost.pixels
+                    costs[index] = cost
+            except InputError as error:
+                item = error
+            prepared.append(item)
+        if costs:
+            given = [contents[index] for index in costs]
+            results = await self._in_decoders(self._prepare, given, list(costs.values()), deadline)
+            for index, result in zip(costs, results, strict=True):
+                prepared[index] = result
+        return cast(list[_Prepared | InputError], prepared)
+
     async def _in_decoders(
-        self, function: Callable[[Given], Made], given: Sequence[Given], deadline: float
-    ) -> list[Made]:
-        self._check_room(len(given))
-        loop = asyncio.get_running_loop()
+        self,
+        function: Callable[[bytes], Made],
+        given: Sequence[bytes],
+        costs: Sequence[Cost],
+        deadline: float,
+    ) -> list[Made | InputError]:
         self._undecoded += len(given)
         try:
-            async with asyncio.timeout_at(deadline):
-                return await asyncio.gather(
-                    *(loop.run_in_executor(self._decoders, function, item) for item in given)
-                )
-        except TimeoutError:
-            raise DeadlineExceededError("the image was not decoded in time") from None
+            return await self._decoders.run(function, given, costs, deadline)
         finally:
             self._undecoded -= len(given)
 
@@ -244,16 +311,6 @@ class Predictor:
                 self._observer.classified(classification)
             results.append(classification)
         return results
-
-    def _prepare(self, content: bytes) -> _Prepared | InputError:
-        started = perf_counter()
-        try:
-            sample = self.modality.decode(content, self.limits)
-        except InputError as error:
-            return error
-        decoded = perf_counter()
-        values = self.modality.prepare(sample, self.card.input)
-        return _Prepared(values, decoded - started, perf_counter() - decoded)
 
     def _outputs(self, samples: Sequence[NDArray[Any]]) -> list[_Output]:
         logits, novelty = self.engine.compute(np.stack(samples))
@@ -280,11 +337,14 @@ class Predictor:
         return np.zeros(self.card.input.array_shape, self.card.input.dtype)
 
 
-def load_predictor(settings: Settings, checkpoint: Checkpoint | None = None) -> Predictor:
+def load_predictor(
+    settings: Settings, decoders: Decoders, checkpoint: Checkpoint | None = None
+) -> Predictor:
     """Reads the checkpoint, loads the engine and warms it up.
 
     Args:
         settings: of the service.
+        decoders: of the worker.
         checkpoint: in the place of the one in the settings' folder.
 
     Raises:
@@ -294,7 +354,7 @@ def load_predictor(settings: Settings, checkpoint: Checkpoint | None = None) -> 
     checkpoint = checkpoint or read_checkpoint(settings.weights)
     engine = create_engine(checkpoint, settings.engine, settings.device, settings.threads)
     prove(engine, checkpoint)
-    predictor = Predictor(checkpoint.card, engine, settings, _part_finder(checkpoint))
+    predictor = Predictor(checkpoint.card, engine, settings, decoders, _part_finder(checkpoint))
     predictor.warm_up([1, settings.max_batch])
     return predictor
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ from numpy.typing import NDArray
 
 from app.inference.engines import EngineError
 from app.inference.predictor import Classification, Predictor, Timing
-from model.modalities import FindParts, FoundParts, InputError
+from model.modalities import FindParts, FoundParts, Limits
 
 # Candidates that take a place in the queue at a time, so that other requests get theirs.
 AT_ONCE = 64
+# What finding parts takes at worst, in pixels.
+LEAST_WORK = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +52,8 @@ async def read(
         EngineError: the engine can't compute a part.
     """
 
-    def found_in(content: bytes) -> FoundParts | InputError:
-        try:
-            return find_parts(content, predictor.limits)
-        except InputError as error:
-            return error
-
-    found = await predictor.in_decoder(found_in, content, deadline)
-    if isinstance(found, InputError):
-        raise found
+    find_in = partial(_found, find_parts, predictor.limits)
+    found = await predictor.in_decoder(find_in, content, deadline, LEAST_WORK)
     candidates = await _classified(predictor, found.inputs, deadline)
     probabilities = np.array([candidate.probabilities for candidate in candidates])
     novelty = np.array([candidate.novelty for candidate in candidates])
@@ -67,6 +63,10 @@ async def read(
     )
     slowest = Timing.slowest(candidate.timing for candidate in candidates)
     return Reading(found.size, lines, slowest or Timing(0.0, 0.0, 0.0, 0.0))
+
+
+def _found(find_parts: FindParts, limits: Limits, content: bytes) -> FoundParts:
+    return find_parts(content, limits)
 
 
 async def _classified(

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from app.inference.budgets import Budgets
+from app.inference.decoders import Decoders
 from app.inference.predictor import load_predictor
 from app.server.connections import KEEP_ALIVE_S, ConnectionLimits, limited, sweep
 from app.server.control import Order, Report, WorkerEnd
@@ -210,10 +212,13 @@ def _application(
 ) -> "Application":
     """The application, made while its model is loaded in another thread."""
     loader = ThreadPoolExecutor(1, "loader")
-    predictor = loader.submit(load_predictor, settings, checkpoint)
+    budgets = Budgets(settings)
+    decoders = Decoders(settings, budgets.pending_pixels)
+    predictor = loader.submit(load_predictor, settings, decoders, checkpoint)
     # To import it takes about as long as all that comes before.
     from app.application import Application, create_service
 
-    app = Application(create_service(settings, load_predictor, metrics_folder), predictor.result)
+    service = create_service(settings, budgets, decoders, load_predictor, metrics_folder)
+    app = Application(service, predictor.result)
     loader.shutdown(wait=False)
     return app

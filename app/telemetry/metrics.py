@@ -6,14 +6,16 @@ per request, and its mode for several processes has no process figures.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from app.telemetry.tally import Key, Snapshot, Tally
 
 if TYPE_CHECKING:
+    from app.inference.budgets import Budget
     from app.inference.predictor import Classification
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -84,6 +86,21 @@ MODEL = Figure(
     "The model that a worker answers with: 1.",
     ("name", "version", "engine", "device"),
 )
+TAKEN = Figure(
+    "perceiver_budget_taken",
+    "gauge",
+    "Bytes or pixels that the requests under way hold now.",
+    ("budget",),
+)
+LIMIT = Figure(
+    "perceiver_budget_limit", "gauge", "Bytes or pixels that they may hold.", ("budget",)
+)
+DECODER_ENDS = Figure(
+    "perceiver_decoder_ends",
+    "counter",
+    "Decoder processes that a file ended: too much CPU time (cpu) or time (timeout), or a crash.",
+    ("reason",),
+)
 FIGURES = {each.name: each for each in globals().copy().values() if isinstance(each, Figure)}
 
 
@@ -99,7 +116,11 @@ class Metrics:
     def __init__(self, folder: Path | None = None) -> None:
         self._tally = Tally(folder)
         self._values = self._tally.values
-        for figure in (QUEUED, MODEL):  # of the worker that died, if this one takes its place
+        for figure in (
+            QUEUED,
+            MODEL,
+            TAKEN,
+        ):  # of the worker that died, if this one takes its place
             self._tally.reset(figure.name)
         self._places: dict[Key, int] = {}
         self._queued = self._place(QUEUED)
@@ -140,12 +161,24 @@ class Metrics:
         self._tally.reset(MODEL.name)
         self._values[self._place(MODEL, name, version, engine, device)] = 1
 
+    def follow(self, budgets: "Mapping[str, Budget]") -> None:
+        """Tells from now on how much of each budget is taken."""
+        for name, budget in budgets.items():
+            self._values[self._place(LIMIT, name)] = budget.limit
+            budget.on_change = partial(self._values.__setitem__, self._place(TAKEN, name))
+
+    def decoder_ended(self, reason: str) -> None:
+        """Counts a decoder process that a file ended."""
+        self._values[self._place(DECODER_ENDS, reason)] += 1
+
     def expect(self, labels: Iterable[str], reasons: Iterable[str]) -> None:
         """Makes counters of answers and of errors start from 0, not from their first event."""
         for label in labels:
             self._place(PREDICTIONS, label)
         for reason in reasons:
             self._place(REJECTED, reason)
+        for reason in ("cpu", "timeout", "crash"):
+            self._place(DECODER_ENDS, reason)
 
     def close(self) -> None:
         """Counts no more; what it counted stays for the other workers to tell."""

@@ -61,6 +61,7 @@ _BODY_PROBLEMS = (
     problems.TOO_MANY_BYTES,
     problems.INTERNAL,
     problems.QUEUE_FULL,
+    problems.UPLOADS_FULL,
     problems.NOT_READY,
     problems.DEADLINE_EXCEEDED,
 )
@@ -73,6 +74,8 @@ _FORM_PROBLEMS = (
 _PICTURE_PROBLEMS = (
     problems.EMPTY_IMAGE,
     problems.TOO_MANY_PIXELS,
+    problems.TOO_COSTLY,
+    problems.DECODERS_FULL,
     problems.UNSUPPORTED_IMAGE,
     problems.UNREADABLE_IMAGE,
 )

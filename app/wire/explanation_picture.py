@@ -26,7 +26,7 @@ def draw(explanation: Explanation, uploaded: Image.Image, labels: Sequence[str])
 
     Args:
         explanation: of the picture uploaded.
-        uploaded: upright, of any size and mode.
+        uploaded: upright, in RGBA, of any size.
         labels: class names in the order of the probabilities.
 
     Returns: a PNG file.
@@ -100,7 +100,6 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def _fitted(picture: Image.Image) -> Image.Image:
     """Onto a square panel, the aspect kept; what is transparent is white."""
-    picture = picture.convert("RGBA")
     scale = PANEL / max(picture.size)
     width, height = (max(1, round(length * scale)) for length in picture.size)
     smooth = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST

@@ -94,6 +94,9 @@ MALFORMED_INFERENCE = Kind(
     "Not an inference request that the model takes",
     "See /v2/models/NAME for its inputs and outputs.",
 )
+MALFORMED_BODY = Kind(
+    "malformed-body", 400, "The body is not encoded as it says", "See its Content-Encoding."
+)
 MALFORMED_REQUEST = Kind("malformed-request", 400, "Not HTTP/1.1", "See RFC 9112.")
 CLIENT_GONE = Kind("client-gone", 400, "The client hung up", "Nobody reads this answer.")
 UNAUTHORIZED = Kind(
@@ -125,6 +128,12 @@ TOO_MANY_BYTES = Kind(
 )
 TOO_MANY_PIXELS = Kind(
     "too-many-pixels", 413, "Too many pixels", "Send a smaller image; /metadata tells the limits."
+)
+TOO_COSTLY = Kind(
+    "too-costly",
+    413,
+    "Too much work to decode",
+    "Save the image anew, or send fewer or smaller ones; /metadata tells the limits.",
 )
 UNSUPPORTED_CONTENT_TYPE = Kind(
     "unsupported-content-type",
@@ -166,6 +175,7 @@ NO_EXPLANATIONS = Kind(
 QUEUE_FULL = Kind("queue-full", 503, "Too many images are waiting")
 TOO_MANY_CONNECTIONS = Kind("too-many-connections", 503, "Too many connections")
 UPLOADS_FULL = Kind("uploads-full", 503, "Too many uploads at once")
+DECODERS_FULL = Kind("decoders-full", 503, "Too many pixels are waiting")
 NOT_READY = Kind("not-ready", 503, "Not ready")
 ENGINE_STUCK = Kind("engine-stuck", 503, "The engine is stuck", "Restart the service.")
 DEADLINE_EXCEEDED = Kind("deadline-exceeded", 504, "No answer in time")

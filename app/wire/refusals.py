@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 import model.modalities as inputs
-from app.inference import batcher, engines
+from app.inference import batcher, budgets, decoders, engines
 from app.wire import problems
 from app.wire.problems import Kind, Problem, RequestError
 
@@ -22,11 +22,15 @@ _KIND_OF_ERROR: Mapping[type[Exception], Kind] = {
     inputs.EmptyInputError: problems.EMPTY_IMAGE,
     inputs.UnsupportedInputError: problems.UNSUPPORTED_IMAGE,
     inputs.InputTooLargeError: problems.TOO_MANY_PIXELS,
+    inputs.InputTooCostlyError: problems.TOO_COSTLY,
     inputs.UnreadableInputError: problems.UNREADABLE_IMAGE,
     engines.NoExplanationsError: problems.NO_EXPLANATIONS,
     inputs.TooManyPartsError: problems.TOO_MANY_MARKS,
     batcher.QueueFullError: problems.QUEUE_FULL,
     batcher.ClosedError: problems.NOT_READY,
+    budgets.UploadsFullError: problems.UPLOADS_FULL,
+    budgets.DecodersFullError: problems.DECODERS_FULL,
+    decoders.NoDecoderError: problems.NOT_READY,
     batcher.DeadlineExceededError: problems.DEADLINE_EXCEEDED,
 }
 HANDLED = (*_KIND_OF_ERROR, RequestError, HTTPException)  # whatever else is raised is our fault

@@ -130,7 +130,7 @@ class Reader:
     outputs: Sequence[TensorSpec]
     max_rows: int
 
-    def read(self, body: bytes, json_length: int | None) -> Inputs:
+    def read(self, body: bytes | bytearray, json_length: int | None) -> Inputs:
         """Parses a request.
 
         Args:
@@ -160,7 +160,7 @@ class Reader:
         timeout_us = request.parameters.timeout or None  # 0 is Triton's "as the server likes"
         return Inputs(request.id, spec.name, values, outputs, timeout_us)
 
-    def _parse(self, text: bytes) -> _Request:
+    def _parse(self, text: bytes | bytearray) -> _Request:
         # Lists of small values take much more room in memory than here: bound their number first.
         largest = max(math.prod(spec.shape[1:]) for spec in self.inputs) * self.max_rows
         limit = largest * _JSON_OVERHEAD + _JSON_FLOOR

@@ -38,6 +38,10 @@ class InputTooLargeError(InputError):
     """The file's header announces more than may be decoded."""
 
 
+class InputTooCostlyError(InputError):
+    """To decode the file would take more work or memory than its size should."""
+
+
 class UnreadableInputError(InputError):
     """The file's type is known, but its content is truncated or broken."""
 
@@ -51,6 +55,14 @@ class Limits:
     """What decoding one file may cost."""
 
     pixels: int  # positions of the sample, at most
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What decoding one file takes, as its header announces."""
+
+    pixels: int  # work, in positions of an ordinary sample
+    is_tiny: bool = False  # proved to take less time than to hand the file to another process
 
 
 @dataclass(frozen=True)
@@ -81,8 +93,12 @@ class Modality(Protocol[Sample]):
         """
         ...
 
-    def is_small(self, content: bytes) -> bool:
-        """Whether decoding takes less time than handing the file to another thread."""
+    def cost(self, content: bytes, limits: Limits) -> Cost:
+        """What decoding a whole file will take, in a fraction of a millisecond.
+
+        Raises:
+            InputError: more than the limits, or the file can't be read.
+        """
         ...
 
     def prepare(self, sample: Sample, spec: InputSpec) -> NDArray[Any]:

@@ -4,7 +4,6 @@ import ctypes
 import ctypes.util
 import io
 import logging
-import struct
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -13,28 +12,18 @@ from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from model.modalities import (
-    EmptyInputError,
+    Cost,
     InputError,
+    InputTooCostlyError,
     InputTooLargeError,
     UnreadableInputError,
-    UnsupportedInputError,
 )
+from model.modalities.picture_header import check_structure, is_tiny, read_header
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 MEDIA_TYPES = ("image/*",)
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
-_SIGNATURES = {
-    "PNG": (b"\x89PNG\r\n\x1a\n",),
-    "JPEG": (b"\xff\xd8\xff",),
-    "GIF": (b"GIF87a", b"GIF89a"),
-    "BMP": (b"BM",),
-    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
-}
 # A larger JPEG is decoded at reduced size, no smaller than this on its longer side.
 DECODED_SIZE = 512
-# Of a picture that is decoded in less time than another thread takes to wake.
-TINY_BYTES = 4096
-TINY_PIXELS = 32 * 32
 # Registers them now: at the first type it lacks, Pillow would import all of its forty.
 for _plugin in ("Png", "Jpeg", "Gif", "Bmp", "WebP", "Tiff"):
     import_module(f"PIL.{_plugin}ImagePlugin")
@@ -65,20 +54,17 @@ def decode(content: bytes, max_pixels: int, least: int = DECODED_SIZE) -> Image.
     A large JPEG is decoded at reduced size; its whole size is in the result's `info["size"]`.
 
     Args:
-        content: a whole file of one of `FORMATS`; its own bytes tell which.
+        content: a whole file of one of `picture_header.FORMATS`.
         max_pixels: refused by its header, before decoding, where it has more.
         least: pixels of the longer side that a reduced picture keeps.
 
     Raises:
         InputError: one subclass per cause.
     """
-    if not content:
-        raise EmptyInputError("the image is empty: it has no bytes")
-    name = _format(content)
-    if name is None:
-        raise UnsupportedInputError(f"the image is of none of the types read: {', '.join(FORMATS)}")
+    header = read_header(content, max_pixels)
+    check_structure(content, header)
     try:
-        opened = Image.open(io.BytesIO(content), formats=[name])
+        opened = Image.open(io.BytesIO(content), formats=[header.format])
         _check_size(opened, max_pixels)
         whole = opened.size
         picture = load_upright(opened, least)
@@ -88,28 +74,45 @@ def decode(content: bytes, max_pixels: int, least: int = DECODED_SIZE) -> Image.
         raise
     except Image.DecompressionBombError:
         raise InputTooLargeError(f"the image has more than {max_pixels:,} pixels") from None
+    except MemoryError:
+        raise InputTooCostlyError(
+            f"to decode the {header.format} image takes too much memory"
+        ) from None
     except Exception as error:
         # Broken files make Pillow raise a dozen types, from struct.error to ZeroDivisionError.
-        raise UnreadableInputError(f"the {name} image is truncated or broken") from error
+        raise UnreadableInputError(f"the {header.format} image is truncated or broken") from error
 
 
-def is_tiny(content: bytes) -> bool:
-    """Whether it is a PNG of a few pixels, by its header."""
-    if len(content) > TINY_BYTES or not content.startswith(b"\x89PNG") or len(content) < 24:
-        return False
-    width, height = struct.unpack_from(">II", content, 16)
-    return bool(width * height <= TINY_PIXELS)
+def cost(content: bytes, max_pixels: int) -> Cost:
+    """What decoding a picture file will take.
+
+    Raises:
+        InputError: its header tells that `decode` would refuse it.
+    """
+    if is_tiny(content):
+        return Cost(1, is_tiny=True)
+    return Cost(read_header(content, max_pixels).work)
+
+
+def decode_within(content: bytes, max_pixels: int, side: int) -> Image.Image:
+    """Decodes a picture as `decode` does, in RGBA, and reduces it to fit a square.
+
+    Args:
+        content: a whole file.
+        max_pixels: see `decode`.
+        side: of the square, pixels; a smaller picture stays as it is.
+    """
+    picture = decode(content, max_pixels).convert("RGBA")
+    scale = side / max(picture.size)
+    if scale >= 1:
+        return picture
+    width, height = (max(1, round(length * scale)) for length in picture.size)
+    return picture.resize((width, height), Image.Resampling.BOX)
 
 
 def _as_turned(size: tuple[int, int], picture: Image.Image) -> tuple[int, int]:
     """The size, or width and height exchanged: whichever has the picture's proportions."""
     return min((size, size[::-1]), key=lambda s: abs(s[0] * picture.height - s[1] * picture.width))
-
-
-def _format(content: bytes) -> str | None:
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "WEBP"
-    return next((name for name, magic in _SIGNATURES.items() if content.startswith(magic)), None)
 
 
 def _check_size(picture: Image.Image, max_pixels: int) -> None:

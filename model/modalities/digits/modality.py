@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.checkpoint.card import InputSpec
-from model.modalities import FindParts, LabelNumber, Limits, pillow
+from model.modalities import Cost, FindParts, LabelNumber, Limits, picture_header, pillow
 from model.modalities.digits import form
 from model.modalities.digits.reading.finder import DigitFinder
 
@@ -34,7 +34,7 @@ class Digits:
     name = SPEC.modality
     suffixes = pillow.SUFFIXES
     media_types = pillow.MEDIA_TYPES
-    formats = pillow.FORMATS
+    formats = picture_header.FORMATS
     note = "any size and mode, dark on light or light on dark: the service centres the digit"
     numbers: Mapping[str, LabelNumber] = {
         "digit": LabelNumber(
@@ -49,9 +49,9 @@ class Digits:
         """Reads a picture file; see `model.modalities.pillow.decode`."""
         return pillow.decode(content, limits.pixels)
 
-    def is_small(self, content: bytes) -> bool:
-        """Whether it is a PNG of a few pixels."""
-        return pillow.is_tiny(content)
+    def cost(self, content: bytes, limits: Limits) -> Cost:
+        """What decoding a picture file will take; see `model.modalities.pillow.cost`."""
+        return pillow.cost(content, limits.pixels)
 
     def prepare(self, sample: Image.Image, spec: InputSpec) -> NDArray[np.uint8]:
         """Brings a picture into the input's form (1, H, W); see `form.prepare`."""

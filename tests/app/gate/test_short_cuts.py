@@ -23,7 +23,7 @@ FLAGS = {
 # With a fault built in: one content makes an error that nobody expects.
 PROGRAM = """
 import sys
-import app.__main__ as main
+import app.serve_command as main
 import app.application
 from app.inference.predictor import Predictor
 

@@ -57,7 +57,7 @@ def test_an_unusable_graph_is_refused(checkpoint: Checkpoint):
 
 
 def test_importing_the_service_imports_no_torch():
-    code = "import sys, app.application, app.__main__; sys.exit('torch' in sys.modules)"
+    code = "import sys, app.application, app.serve_command; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -11,7 +11,7 @@ from app.inference.models import Model, Models
 from app.inference.predictor import load_predictor
 from app.settings import Settings
 from model.checkpoint.folder import Checkpoint
-from tests.conftest import ROOT, encode
+from tests.conftest import ROOT, decoders_of, encode
 from tests.digits import load_digits
 
 SEVEN = encode(load_digits()[0][0])
@@ -41,7 +41,9 @@ async def test_who_has_a_model_may_use_it_until_it_is_retired(
     seen: list[Model] = []
     models = Models(seen.append, linger_s=3600)
     assert models.default is None
-    first, second = (Model(load_predictor(settings, checkpoint)) for _ in range(2))
+    first, second = (
+        Model(load_predictor(settings, decoders_of(settings), checkpoint)) for _ in range(2)
+    )
     models.put_in_place(first)
     assert models.default is models.get(checkpoint.card.name) is first
     assert models.get("another") is None
@@ -58,7 +60,9 @@ async def test_who_has_a_model_may_use_it_until_it_is_retired(
 @pytest.mark.anyio
 async def test_a_model_whose_time_is_over_is_closed(checkpoint: Checkpoint, settings: Settings):
     models = Models(lambda model: None, linger_s=0)
-    first, second = (Model(load_predictor(settings, checkpoint)) for _ in range(2))
+    first, second = (
+        Model(load_predictor(settings, decoders_of(settings), checkpoint)) for _ in range(2)
+    )
     models.put_in_place(first)
     explanation = await first.explainer.explain(SEVEN, asyncio.get_running_loop().time() + LIMIT_S)
     assert explanation.prediction.label == "7"

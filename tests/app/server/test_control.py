@@ -13,6 +13,8 @@ import pytest
 
 from app.application import create_service
 from app.gate.service import Service
+from app.inference.budgets import Budgets
+from app.inference.decoders import Decoders
 from app.inference.models import Model
 from app.inference.predictor import load_predictor
 from app.server.control import (
@@ -71,8 +73,10 @@ class Worker:
 @asynccontextmanager
 async def working(folder: Path) -> AsyncIterator[Worker]:
     settings = Settings(weights=ROOT / Settings().weights)
-    service = create_service(settings, load_predictor)
-    service.models.put_in_place(Model(load_predictor(settings)))
+    budgets = Budgets(settings)
+    decoders = Decoders(settings, budgets.pending_pixels)
+    service = create_service(settings, budgets, decoders, load_predictor)
+    service.models.put_in_place(Model(load_predictor(settings, decoders)))
     ours, theirs = multiprocessing.Pipe()
     worker = Worker(service, SupervisorEnd(ours), folder, asyncio.Event())
     WorkerEnd(service, theirs, folder).start(worker.stopped.set)

@@ -121,7 +121,7 @@ def fails_for_white(self, images, *rest):
     return compute(self, images, *rest)
 
 OnnxRuntimeEngine.compute = fails_for_white
-import app.__main__ as main
+import app.serve_command as main
 sys.exit(main.main())
 """
 

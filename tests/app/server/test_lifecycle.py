@@ -160,7 +160,7 @@ def test_a_bad_checkpoint_does_not_take_over(checkpoint: Checkpoint, folder: Pat
 def test_a_worker_that_hangs_in_a_reload_keeps_all_from_it(checkpoint: Checkpoint, folder: Path):
     impatient = (
         "import app.server.reload_coordinator as r; r.RELOAD_LIMIT_S = 5; "
-        "import app.__main__ as m; m.main()"
+        "import app.serve_command as m; m.main()"
     )
     flags = ("--weights", str(folder), "--workers", "2", *WITH_KEY)
     with serving(*flags, program=("-c", impatient)) as server:
@@ -239,9 +239,7 @@ def test_a_drain_under_load_loses_nothing(workers: int):
 
 def test_a_worker_that_hangs_is_replaced():
     """Stopped, as by a debugger: it answers nobody, and the supervisor sees that."""
-    impatient = (
-        "import app.server.supervisor as s; s.SILENCE_S = 2; import app.__main__ as m; m.main()"
-    )
+    impatient = "import app.server.supervisor as s; s.SILENCE_S = 2; import app.serve_command as m; m.main()"
     with serving("--workers", "2", program=("-c", impatient)) as server:
         before = workers_of(server)
         os.kill(min(before), signal.SIGSTOP)

@@ -132,7 +132,7 @@ async def test_a_fault_of_ours_is_an_error(checkpoint: Checkpoint):
     engine.fails_above = -1.0
     with collecting() as collector:
         settings = Settings(otlp_endpoint=collector.url)
-        app = create_app(settings, lambda settings: Predictor(checkpoint.card, engine, settings))
+        app = create_app(settings, lambda *args: Predictor(checkpoint.card, engine, *args))
         await app.start()
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://inside") as client:
@@ -153,7 +153,8 @@ def test_without_a_collector_the_service_answers_and_ends():
 
 
 def test_nothing_is_imported_where_no_spans_are_asked_for():
-    code = "import sys; from app.application import create_app; create_app(); import app.__main__; "
+    code = "import sys; from app.application import create_app; create_app(); "
+    code += "import app.serve_command; "
     code += "unwanted = {'app.telemetry.spans', 'opentelemetry.sdk', "
     code += "'opentelemetry.instrumentation'}; print(sorted(unwanted & sys.modules.keys()))"
     result = subprocess.run(

@@ -1,0 +1,192 @@
+"""Processes that decode files: what a file does to its decoder harms nobody else.
+
+A decoder is killed when its file takes too long, and replaced when the next one comes. The
+processes are AnyIO's (`anyio.to_process`), started when first needed; here is who gets one when.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, NoReturn, TypeVar
+
+from anyio import BrokenWorkerProcess, CapacityLimiter, to_process
+
+from app.inference.batcher import BatcherError, ClosedError, DeadlineExceededError
+from app.inference.budgets import Budget
+from app.inference.decoder_process import within_limits
+from app.inference.turns import Turns
+from app.settings import Settings
+from model.modalities import Cost, InputError, InputTooCostlyError, UnreadableInputError
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+# From so many pixels on, which take about 0.1 s, a file may not have the last free decoder.
+LARGE_PIXELS = 3_000_000
+
+logger = logging.getLogger(__name__)
+
+
+class NoDecoderError(BatcherError):
+    """No decoder process can be had."""
+
+
+@dataclass(eq=False, slots=True)
+class _Job(Generic[Made]):
+    """A file that is decoded, or waits to be."""
+
+    call: Callable[[], Made]
+    pixels: int
+    future: asyncio.Future[Made | InputError]
+
+    @property
+    def is_large(self) -> bool:
+        return self.pixels >= LARGE_PIXELS
+
+
+class Decoders:
+    """Gives files to decoder processes; requests take turns by what their files take.
+
+    One decoder is kept free of large files. Belongs to the event loop.
+
+    Args:
+        settings: of the service.
+        pending: pixels that all requests may have here.
+    """
+
+    def __init__(self, settings: Settings, pending: Budget) -> None:
+        self._settings = settings
+        self._pending = pending
+        self._processes = max(2, settings.threads)
+        self._limiter: CapacityLimiter | None = None
+        self._turns = Turns[_Job[Any]]()
+        self._running: dict[_Job[Any], asyncio.Task[None]] = {}
+        self._closed = False
+        self.healthy = True  # the latest process that was needed could be had
+        self.on_end: Callable[[str], None] = lambda reason: None  # a decoder was killed or broke
+
+    async def run(
+        self,
+        function: Callable[[Given], Made],
+        given: Sequence[Given],
+        costs: Sequence[Cost],
+        deadline: float,
+    ) -> list[Made | InputError]:
+        """What the function makes of each of a request's files; an error where it can't.
+
+        Args:
+            function: to be called in a decoder process; it, its argument and its result are
+                pickled.
+            given: its arguments.
+            costs: of each.
+            deadline: on the event loop's clock.
+
+        Raises:
+            DecodersFullError: other requests have as many pixels here as may be.
+            BatcherError: the deadline passed, `close` was called, or no process can be had.
+        """
+        if self._closed:
+            raise ClosedError("the service is shutting down")
+        loop = asyncio.get_running_loop()
+        pixels = sum(cost.pixels for cost in costs)
+        jobs = [
+            _Job(partial(function, item), cost.pixels, loop.create_future())
+            for item, cost in zip(given, costs, strict=True)
+        ]
+        try:
+            self._pending.take(pixels, pixels)
+            self._turns.put(jobs, lambda job: job.pixels)
+            self._start_next()
+            async with asyncio.timeout_at(deadline):
+                return [await job.future for job in jobs]
+        except TimeoutError:
+            raise DeadlineExceededError("the image was not decoded in time") from None
+        finally:
+            for job in jobs:
+                job.future.cancel()  # who waits is not decoded; who is decoded is soon done
+            self._pending.give_back(pixels)
+
+    async def can_decode(self, deadline: float) -> bool:
+        """Whether a process can be had; where the latest could not, another is asked for."""
+        if not self.healthy:
+            await self.run(len, [b""], [Cost(1)], deadline)
+        return self.healthy
+
+    def close(self) -> None:
+        """Ends all decoders, whatever they do."""
+        self._closed = True
+        for task in self._running.values():
+            task.cancel()
+
+    def _start_next(self) -> None:
+        while len(self._running) < self._processes:
+            job = self._turns.take_first(self._may_start)
+            if job is None:
+                return
+            if not job.future.done():  # else its caller has gone
+                self._running[job] = asyncio.create_task(self._decode(job))
+
+    def _may_start(self, job: _Job[Any]) -> bool:
+        large = [other.pixels for other in self._running if other.is_large]
+        if not job.is_large or job.future.done() or not large:
+            return True
+        room = self._settings.max_decoding_pixels - sum(large)
+        return len(large) < self._processes - 1 and job.pixels <= room
+
+    async def _decode(self, job: _Job[Made]) -> None:
+        outcome: Made | Exception
+        try:
+            outcome = await self._outcome(job.call)
+        except asyncio.CancelledError:
+            outcome = ClosedError("the service is shutting down")
+        except Exception as error:
+            outcome = error
+        del self._running[job]
+        if not job.future.done():
+            if isinstance(outcome, Exception) and not isinstance(outcome, InputError):
+                job.future.set_exception(outcome)
+            else:
+                job.future.set_result(outcome)
+        if not self._closed:
+            self._start_next()
+
+    async def _outcome(self, call: Callable[[], Made]) -> Made | InputError:
+        """What the call gives in a decoder; tried again where that breaks, for it may be chance."""
+        loop = asyncio.get_running_loop()
+        cpu_s, memory = self._settings.max_decode_cpu_s, self._settings.max_decode_bytes
+        if self._limiter is None:
+            self._limiter = CapacityLimiter(self._processes)
+        for _ in range(2):
+            started = loop.time()
+            try:
+                async with asyncio.timeout(self._settings.request_timeout_s):
+                    made = await to_process.run_sync(
+                        within_limits, call, cpu_s, memory, cancellable=True, limiter=self._limiter
+                    )
+            except InputError as error:
+                return error
+            except TimeoutError:
+                self.on_end("timeout")
+                return InputTooCostlyError("the image takes too long to decode")
+            except BrokenWorkerProcess as error:
+                if error.args:  # it did not start
+                    self._miss(error)
+                if loop.time() - started >= cpu_s:
+                    self.on_end("cpu")
+                    return InputTooCostlyError(
+                        f"the image takes more than {cpu_s:g} s of CPU time to decode"
+                    )
+                self.on_end("crash")
+            except OSError as error:
+                self._miss(error)
+            else:
+                self.healthy = True
+                return made
+        return UnreadableInputError("the image breaks its decoder")
+
+    def _miss(self, error: Exception) -> NoReturn:
+        self.healthy = False
+        logger.error("no decoder process can be had: %s", error)
+        raise NoDecoderError("no decoder can be started") from error
