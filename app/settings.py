@@ -48,7 +48,7 @@ class Settings(BaseSettings):
         25_000_000, ge=1, le=100_000_000, description="pixels of one image, at most"
     )
     max_request_pixels: int = Field(
-        40_000_000, ge=1, description="pixels to decode of all images of one request, at most"
+        60_000_000, ge=1, description="pixels to decode of all images of one request, at most"
     )
     max_decoding_pixels: int = Field(
         50_000_000, ge=1, description="pixels of large images that one worker decodes at once"

@@ -11,10 +11,11 @@ import logging
 import queue
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from app.inference.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class _Run(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Calls `function` on batches of items in order of arrival.
+    """Calls `function` on batches of items, with requests taking turns.
 
     An item that arrives while a thread is idle is computed at once. Where the function raises for a
     batch, it is called again for each of its items alone.
@@ -100,7 +101,7 @@ class Batcher(Generic[Item, Result]):
         self._max_queue = max_queue
         self._concurrency = concurrency
         self._lock = threading.Lock()  # of the queue, the runs and the count of sleepers
-        self._queue: OrderedDict[_Job[Item, Result], None] = OrderedDict()
+        self._queue = Turns[_Job[Item, Result]]()
         self._runs: set[_Run[Item, Result]] = set()
         self._sleepers = 0  # threads that wait to be woken
         self._rousing = False  # some will be, soon
@@ -179,8 +180,7 @@ class Batcher(Generic[Item, Result]):
     def _put(self, jobs: list[_Job[Item, Result]]) -> None:
         self._idle.clear()
         with self._lock:
-            for job in jobs:
-                self._queue[job] = None
+            self._queue.put(jobs)
         if self._sleepers and not self._rousing:
             # What is submitted before the loop comes to it goes into the same batch.
             self._rousing = True
@@ -207,8 +207,7 @@ class Batcher(Generic[Item, Result]):
         for job in jobs:
             job.future.cancel()
         with self._lock:
-            for job in jobs:
-                self._queue.pop(job, None)
+            self._queue.discard(jobs)
         self._settle()
 
     def _settle(self) -> None:
@@ -239,8 +238,7 @@ class Batcher(Generic[Item, Result]):
         while not self._ended:
             with self._lock:
                 batch: list[_Job[Item, Result]] = []
-                while self._queue and len(batch) < self._max_batch:
-                    job, _ = self._queue.popitem(last=False)
+                while len(batch) < self._max_batch and (job := self._queue.take()):
                     if not job.future.done():  # else its caller has gone
                         batch.append(job)
                 if batch:

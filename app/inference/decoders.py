@@ -43,6 +43,7 @@ class _Job(Generic[Made]):
 
     @property
     def is_large(self) -> bool:
+        """Whether others would wait for it."""
         return self.pixels >= LARGE_PIXELS
 
 
@@ -105,7 +106,8 @@ class Decoders:
             raise DeadlineExceededError("the image was not decoded in time") from None
         finally:
             for job in jobs:
-                job.future.cancel()  # who waits is not decoded; who is decoded is soon done
+                job.future.cancel()
+            self._turns.discard(jobs)  # what is decoded already is soon done
             self._pending.give_back(pixels)
 
     async def can_decode(self, deadline: float) -> bool:
@@ -122,15 +124,14 @@ class Decoders:
 
     def _start_next(self) -> None:
         while len(self._running) < self._processes:
-            job = self._turns.take_first(self._may_start)
+            job = self._turns.take(self._may_start)
             if job is None:
                 return
-            if not job.future.done():  # else its caller has gone
-                self._running[job] = asyncio.create_task(self._decode(job))
+            self._running[job] = asyncio.create_task(self._decode(job))
 
     def _may_start(self, job: _Job[Any]) -> bool:
         large = [other.pixels for other in self._running if other.is_large]
-        if not job.is_large or job.future.done() or not large:
+        if not job.is_large or not large:
             return True
         room = self._settings.max_decoding_pixels - sum(large)
         return len(large) < self._processes - 1 and job.pixels <= room

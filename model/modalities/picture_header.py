@@ -29,6 +29,8 @@ MOST_SEGMENTS = 5000
 # The same, before the size is told; and bytes of a JPEG there that belong to no segment.
 MOST_HEADER_SEGMENTS = 2000
 MOST_JUNK_BYTES = 4096
+# Texts and colour profiles of a PNG: each may inflate to 1 MB.
+MOST_COMPRESSED_CHUNKS = 64
 # Strips and tiles of a TIFF; one row a strip is usual.
 MOST_STRIPS = 20_000
 # Scans of one JPEG, at most, and its pixels times these; ten are usual.
@@ -44,7 +46,7 @@ _TINY_CHUNKS = frozenset(
 # What a pixel takes against one of a PNG in RGBA, in CPU time or, for WebP, in memory.
 _BASELINE_JPEG, _WEBP = 0.25, 1.5
 # A run of a run-length encoded BMP, which is decoded in Python.
-_RUN_LENGTH_BYTE = 6.0
+_RUN_LENGTH_BYTE = 8.0
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # of a JPEG, but those within a scan
 _GIF_EXTENSION, _GIF_PICTURE = 0x21, 0x2C
 _SIZES_OF_VALUES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
@@ -88,13 +90,14 @@ def read_header(content: bytes, max_pixels: int) -> PictureHeader:
         raise InputTooLargeError(
             f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed"
         )
-    work = int(width * height * share)
+    # A row takes about as much as a pixel more.
+    work = int(width * height * share) + max(0, height - width)
     if work > max_pixels:
         raise InputTooCostlyError(
             f"to decode this {name} image of {width} x {height} pixels takes as much as "
             f"{work:,} pixels of others, more than the {max_pixels:,} allowed"
         )
-    return PictureHeader(name, width, height, max(1, work))
+    return PictureHeader(name, width, height, work)
 
 
 def format_of(content: bytes) -> str:
@@ -280,7 +283,7 @@ _READERS: dict[str, Callable[[bytes], tuple[int, int, float]]] = {
 
 
 def _count_png(content: bytes, header: PictureHeader) -> None:
-    at = 8
+    at, compressed = 8, 0
     for _ in range(MOST_SEGMENTS):
         if at + 8 > len(content):
             return
@@ -289,6 +292,9 @@ def _count_png(content: bytes, header: PictureHeader) -> None:
             return
         if kind == b"IHDR" and at > 8:
             raise UnreadableInputError("the PNG image has several headers")
+        compressed += kind in (b"iCCP", b"zTXt", b"iTXt")
+        if compressed > MOST_COMPRESSED_CHUNKS:
+            raise _too_many("PNG", "texts and colour profiles", MOST_COMPRESSED_CHUNKS)
         at += 12 + length
     raise _too_many("PNG", "chunks", MOST_SEGMENTS)
 

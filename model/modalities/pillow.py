@@ -102,7 +102,9 @@ def decode_within(content: bytes, max_pixels: int, side: int) -> Image.Image:
         max_pixels: see `decode`.
         side: of the square, pixels; a smaller picture stays as it is.
     """
-    picture = decode(content, max_pixels).convert("RGBA")
+    picture = decode(content, max_pixels)
+    if picture.mode != "RGBA":  # or it would be copied
+        picture = picture.convert("RGBA")
     scale = side / max(picture.size)
     if scale >= 1:
         return picture

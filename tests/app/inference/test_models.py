@@ -28,6 +28,11 @@ async def label(model: Model) -> str:
     return (await model.predictor.predict(SEVEN, deadline)).label
 
 
+def models_of(checkpoint: Checkpoint, settings: Settings) -> list[Model]:
+    decoders = decoders_of(settings)
+    return [Model(load_predictor(settings, decoders, checkpoint)) for _ in range(2)]
+
+
 async def use_until_it_ends(model: Model) -> None:
     async with asyncio.timeout(LIMIT_S):
         while True:

@@ -239,7 +239,9 @@ def test_a_drain_under_load_loses_nothing(workers: int):
 
 def test_a_worker_that_hangs_is_replaced():
     """Stopped, as by a debugger: it answers nobody, and the supervisor sees that."""
-    impatient = "import app.server.supervisor as s; s.SILENCE_S = 2; import app.serve_command as m; m.main()"
+    impatient = (
+        "import app.serve_command as m, app.server.supervisor as s; s.SILENCE_S = 2; m.main()"
+    )
     with serving("--workers", "2", program=("-c", impatient)) as server:
         before = workers_of(server)
         os.kill(min(before), signal.SIGSTOP)
