@@ -117,10 +117,16 @@ class Decoders:
         return self.healthy
 
     def close(self) -> None:
-        """Ends all decoders, whatever they do."""
+        """Ends all decoders, whatever they do; who waits for one gets `ClosedError`."""
         self._closed = True
+        waiting = list(self._running)
         for task in self._running.values():
             task.cancel()
+        while (job := self._turns.take()) is not None:
+            waiting.append(job)
+        for job in waiting:
+            if not job.future.done():
+                job.future.set_exception(ClosedError("the service is shutting down"))
 
     def _start_next(self) -> None:
         while len(self._running) < self._processes:
@@ -137,21 +143,17 @@ class Decoders:
         return len(large) < self._processes - 1 and job.pixels <= room
 
     async def _decode(self, job: _Job[Made]) -> None:
-        outcome: Made | Exception
         try:
             outcome = await self._outcome(job.call)
-        except asyncio.CancelledError:
-            outcome = ClosedError("the service is shutting down")
         except Exception as error:
-            outcome = error
-        del self._running[job]
-        if not job.future.done():
-            if isinstance(outcome, Exception) and not isinstance(outcome, InputError):
-                job.future.set_exception(outcome)
-            else:
+            if not job.future.done():
+                job.future.set_exception(error)
+        else:
+            if not job.future.done():
                 job.future.set_result(outcome)
-        if not self._closed:
-            self._start_next()
+        finally:
+            del self._running[job]
+        self._start_next()
 
     async def _outcome(self, call: Callable[[], Made]) -> Made | InputError:
         """What the call gives in a decoder; tried again where that breaks, for it may be chance."""
