@@ -17,8 +17,8 @@ from model.modalities import InputTooCostlyError
 
 Made = TypeVar("Made")
 
-# The event loop and the engine come first wherever cores are short.
-NICENESS = 10
+# Where cores are short the event loop and the engine get three times a decoder's share.
+NICENESS = 5
 _limited = False
 
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # A computation this long is stuck: the largest batch takes a second or two on one slow core.
 STUCK_AFTER_S = 30.0
+# Files that take less time than handing them to a decoder; one alone is decoded without.
+TINY_AT_ONCE = 16
 
 Made = TypeVar("Made")
 
@@ -79,18 +81,30 @@ class _Prepared(NamedTuple):
     preprocess_s: float
 
 
-def _prepare(modality: str, spec: InputSpec, limits: Limits, content: bytes) -> _Prepared:
-    """A file in the input's form.
-
-    Raises:
-        InputError: the bytes can't be read.
-    """
-    started = perf_counter()
+def _prepare(
+    modality: str, spec: InputSpec, limits: Limits, contents: Sequence[bytes]
+) -> list[_Prepared | InputError]:
+    """Files in the input's form; one that can't be read has its error in its place."""
     form = find(modality)
-    sample = form.decode(content, limits)
-    decoded = perf_counter()
-    values = form.prepare(sample, spec)
-    return _Prepared(values, decoded - started, perf_counter() - decoded)
+    prepared: list[_Prepared | InputError] = []
+    for content in contents:
+        started = perf_counter()
+        try:
+            sample = form.decode(content, limits)
+        except InputError as error:
+            prepared.append(error)
+            continue
+        decoded = perf_counter()
+        values = form.prepare(sample, spec)
+        prepared.append(_Prepared(values, decoded - started, perf_counter() - decoded))
+    return prepared
+
+
+def _groups(costs: Mapping[int, Cost]) -> list[list[int]]:
+    """Which files go to a decoder together: tiny ones, several at a time."""
+    tiny = [index for index, cost in costs.items() if cost.is_tiny]
+    groups = [tiny[start : start + TINY_AT_ONCE] for start in range(0, len(tiny), TINY_AT_ONCE)]
+    return groups + [[index] for index, cost in costs.items() if not cost.is_tiny]
 
 
 class Predictor:
@@ -204,7 +218,11 @@ class Predictor:
         self._check_room(1)
         cost = self.modality.cost(content, self.limits)
         work = Cost(max(cost.pixels, least))
-        (result,) = await self._in_decoders(function, [content], [work], deadline)
+        self._undecoded += 1
+        try:
+            (result,) = await self._decoders.run(function, [content], [work], deadline)
+        finally:
+            self._undecoded -= 1
         if isinstance(result, InputError):
             raise result
         return result
@@ -254,45 +272,40 @@ class Predictor:
         self, contents: Sequence[bytes], deadline: float
     ) -> list[_Prepared | InputError]:
         """Each file in the input's form, or why it can't be."""
-        room = self._settings.max_request_pixels
-        prepared: list[_Prepared | InputError | None] = []
+        prepared: dict[int, _Prepared | InputError] = {}
         costs: dict[int, Cost] = {}
+        room = self._settings.max_request_pixels
         for index, content in enumerate(contents):
-            item: _Prepared | InputError | None = None
             try:
                 cost = self.modality.cost(content, self.limits)
-                if cost.is_tiny:
-                    item = self._prepare(content)
-                elif cost.pixels > room:
-                    item = InputTooCostlyError(
-                        "with this image the request has more than "
-                        f"{self._settings.max_request_pixels:,} pixels to decode; send fewer"
-                    )
-                else:
-                    room -= cost.pixels
-                    costs[index] = cost
             except InputError as error:
-                item = error
-            prepared.append(item)
-        if costs:
-            given = [contents[index] for index in costs]
-            results = await self._in_decoders(self._prepare, given, list(costs.values()), deadline)
-            for index, result in zip(costs, results, strict=True):
-                prepared[index] = result
-        return cast(list[_Prepared | InputError], prepared)
-
-    async def _in_decoders(
-        self,
-        function: Callable[[bytes], Made],
-        given: Sequence[bytes],
-        costs: Sequence[Cost],
-        deadline: float,
-    ) -> list[Made | InputError]:
-        self._undecoded += len(given)
+                prepared[index] = error
+                continue
+            if cost.pixels <= room:
+                room -= cost.pixels
+                costs[index] = cost
+            else:
+                prepared[index] = InputTooCostlyError(
+                    "with this image the request has more than "
+                    f"{self._settings.max_request_pixels:,} pixels to decode; send fewer"
+                )
+        if len(contents) == 1 and costs and costs[0].is_tiny:
+            return self._prepare(contents)
+        groups = _groups(costs)
+        self._undecoded += len(contents)
         try:
-            return await self._decoders.run(function, given, costs, deadline)
+            results = await self._decoders.run(
+                self._prepare,
+                [[contents[index] for index in group] for group in groups],
+                [Cost(sum(costs[index].pixels for index in group)) for group in groups],
+                deadline,
+            )
         finally:
-            self._undecoded -= len(given)
+            self._undecoded -= len(contents)
+        for group, result in zip(groups, results, strict=True):
+            alike = [result] * len(group) if isinstance(result, InputError) else result
+            prepared |= zip(group, alike, strict=True)
+        return [prepared[index] for index in range(len(contents))]
 
     async def _compute(
         self, prepared: Sequence[_Prepared], deadline: float

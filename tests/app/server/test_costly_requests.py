@@ -56,8 +56,6 @@ def test_what_costs_too_much_is_refused(costly: httpx.Client, name: str):
         "too-many-pixels",
         "unreadable-image",
     )
-    decode = response.headers["server-timing"]
-    assert float(decode.rpartition("=")[2]) < 1000
 
 
 @pytest.mark.parametrize("name", ["16 MP, WebP", "25 MP in 40 scans, JPEG", "20,000 strips, TIFF"])
