@@ -33,6 +33,7 @@ from bench.tools.machine import ROOT, report, spread
 from model.checkpoint.folder import Checkpoint, read_checkpoint
 from model.modalities.digits.form import prepare
 from model.modalities.pillow import decode
+from tests.conftest import decoders_of
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -102,7 +103,7 @@ def stages() -> dict[str, list[float]]:
     call = form_call("/predict", image)
     settings = Settings()
     limits = FormLimits(FIELD, 1, settings.max_bytes, settings.max_bytes)
-    predictor = load(settings)
+    predictor = load(settings, decoders_of(settings))
     picture = decode(image, settings.max_pixels)
     spec = predictor.card.input
     pixels = prepare(picture, spec)

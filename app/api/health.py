@@ -16,10 +16,12 @@ PROBE_LIMIT_S = 1.0  # who asks for readiness waits no longer than two or three 
 
 @router.get(**contract("/health/live"))
 async def live(request: Request) -> Response:
-    """503 asks for a restart: the engine hangs in a computation."""
+    """503 asks for a restart: the engine or a decoder hangs."""
     service = Service.of(request)
     if service.started and service.predictor.stuck():
-        raise RequestError(ENGINE_STUCK, "one computation has been running for too long")
+        raise RequestError(
+            ENGINE_STUCK, "one computation, or one decoder, has been running for too long"
+        )
     return HealthAnswer().respond()
 
 

@@ -6,6 +6,7 @@ processes are AnyIO's (`anyio.to_process`), started when first needed; here is w
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,9 @@ Made = TypeVar("Made")
 # From so many pixels on, which take about 0.1 s, a file may not have the last free decoder.
 LARGE_PIXELS = 3_000_000
 
+# A process that is not gone so long after it was killed will not go.
+STUCK_AFTER_S = 10.0
+
 logger = logging.getLogger(__name__)
 
 
@@ -40,6 +44,7 @@ class _Job(Generic[Made]):
     call: Callable[[], Made]
     pixels: int
     future: asyncio.Future[Made | InputError]
+    started: float = math.inf  # on the event loop's clock
 
     @property
     def is_large(self) -> bool:
@@ -116,6 +121,14 @@ class Decoders:
             await self.run(len, [b""], [Cost(1)], deadline)
         return self.healthy
 
+    def stuck(self) -> bool:
+        """Whether a decoder goes on that should have been killed long ago."""
+        if not self._running:
+            return False
+        since = min(job.started for job in self._running)
+        limit_s = 2 * self._settings.request_timeout_s + STUCK_AFTER_S  # a job is tried twice
+        return asyncio.get_running_loop().time() - since > limit_s
+
     def close(self) -> None:
         """Ends all decoders, whatever they do; who waits for one gets `ClosedError`."""
         self._closed = True
@@ -133,6 +146,7 @@ class Decoders:
             job = self._turns.take(self._may_start)
             if job is None:
                 return
+            job.started = asyncio.get_running_loop().time()
             self._running[job] = asyncio.create_task(self._decode(job))
 
     def _may_start(self, job: _Job[Any]) -> bool:

@@ -162,7 +162,10 @@ class Predictor:
     ) -> tuple[Classification, NDArray[Any]]:
         """Classifies one file as `predict` does; also gives what the model saw, (C, *shape)."""
         self._check_room(1)
-        (item,) = await self._prepared([content], deadline)
+        if self.modality.cost(content, self.limits).is_tiny:
+            (item,) = self._prepare([content])
+        else:
+            (item,) = await self._prepared([content], deadline)
         if isinstance(item, InputError):
             raise item
         (outcome,) = await self._compute([item], deadline)
@@ -248,8 +251,8 @@ class Predictor:
         return not self._batcher.has_room(self._undecoded + 1)
 
     def stuck(self) -> bool:
-        """Whether the engine has been at one computation for longer than any should take."""
-        return self._batcher.busy_for() > STUCK_AFTER_S
+        """Whether the engine or a decoder has been at one thing for longer than any should take."""
+        return self._batcher.busy_for() > STUCK_AFTER_S or self._decoders.stuck()
 
     async def can_answer(self, deadline: float) -> bool:
         """Whether the engine computes and files can be decoded; what failed last is tried again."""
@@ -289,8 +292,6 @@ class Predictor:
                     "with this image the request has more than "
                     f"{self._settings.max_request_pixels:,} pixels to decode; send fewer"
                 )
-        if len(contents) == 1 and costs and costs[0].is_tiny:
-            return self._prepare(contents)
         groups = _groups(costs)
         self._undecoded += len(contents)
         try:

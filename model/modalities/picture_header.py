@@ -6,7 +6,7 @@ Each function looks at a bounded number of places in the file.
 import re
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from model.modalities import (
     EmptyInputError,
@@ -53,20 +53,13 @@ _SIZES_OF_VALUES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8,
 _SIZES_OF_VALUES |= {13: 4, 16: 8, 17: 8, 18: 8}  # of a TIFF's types, in bytes
 
 
-@dataclass(frozen=True)
-class PictureHeader:
-    """What a file says of itself before it is decoded.
+class PictureHeader(NamedTuple):
+    """What a file says of itself before it is decoded."""
 
-    Attributes:
-        format: one of `FORMATS`.
-        width, height: of what is decoded, in pixels; of a TIFF at least a tile.
-        work: that decoding takes, in pixels of an ordinary picture.
-    """
-
-    format: str
-    width: int
+    format: str  # one of `FORMATS`
+    width: int  # of what is decoded, in pixels; of a TIFF at least a tile's
     height: int
-    work: int
+    work: int  # that decoding takes, in pixels of an ordinary picture
 
 
 def read_header(content: bytes, max_pixels: int) -> PictureHeader:

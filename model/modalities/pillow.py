@@ -61,10 +61,9 @@ def decode(content: bytes, max_pixels: int, least: int = DECODED_SIZE) -> Image.
     Raises:
         InputError: one subclass per cause.
     """
-    header = read_header(content, max_pixels)
-    check_structure(content, header)
+    name = "PNG" if is_tiny(content) else _checked_format(content, max_pixels)
     try:
-        opened = Image.open(io.BytesIO(content), formats=[header.format])
+        opened = Image.open(io.BytesIO(content), formats=[name])
         _check_size(opened, max_pixels)
         whole = opened.size
         picture = load_upright(opened, least)
@@ -75,12 +74,13 @@ def decode(content: bytes, max_pixels: int, least: int = DECODED_SIZE) -> Image.
     except Image.DecompressionBombError:
         raise InputTooLargeError(f"the image has more than {max_pixels:,} pixels") from None
     except MemoryError:
-        raise InputTooCostlyError(
-            f"to decode the {header.format} image takes too much memory"
-        ) from None
+        raise InputTooCostlyError(f"to decode the {name} image takes too much memory") from None
     except Exception as error:
         # Broken files make Pillow raise a dozen types, from struct.error to ZeroDivisionError.
-        raise UnreadableInputError(f"the {header.format} image is truncated or broken") from error
+        raise UnreadableInputError(f"the {name} image is truncated or broken") from error
+
+
+_TINY = Cost(1, is_tiny=True)
 
 
 def cost(content: bytes, max_pixels: int) -> Cost:
@@ -90,8 +90,15 @@ def cost(content: bytes, max_pixels: int) -> Cost:
         InputError: its header tells that `decode` would refuse it.
     """
     if is_tiny(content):
-        return Cost(1, is_tiny=True)
+        return _TINY
     return Cost(read_header(content, max_pixels).work)
+
+
+def _checked_format(content: bytes, max_pixels: int) -> str:
+    """The format of a file that is worth decoding, by what it announces."""
+    header = read_header(content, max_pixels)
+    check_structure(content, header)
+    return header.format
 
 
 def decode_within(content: bytes, max_pixels: int, side: int) -> Image.Image:
