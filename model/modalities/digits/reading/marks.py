@@ -11,7 +11,10 @@ from model.modalities.digits.ink.components import Components
 from model.modalities.digits.ink.strokes import Grey, all_ink, dilated
 
 WORKING_PIXELS = 600_000  # pixels that ink is looked for at, at most
-MOST_MARKS = 400  # pieces and candidates of one picture, at most
+# What one picture may show, so that reading it ends within a second.
+MOST_MARKS = 400  # and pieces that they are cut into
+MOST_SMALL = 4_000  # marks that are looked at whether they are dirt
+MOST_COVERED = 4 * WORKING_PIXELS  # pixels of boxes, which overlap where ink is no digits
 # Lengths below are shares of the height of the digits in a line.
 SPECK = 0.12  # smaller parts are dirt
 SMALL = 0.45  # lower parts may be dashes, points or pieces of digits
@@ -50,17 +53,15 @@ def find_marks(picture: Image.Image, size: tuple[int, int]) -> Marks:
         size: width and height that boxes are told in: the picture's own before it was reduced.
 
     Raises:
-        TooManyPartsError: there are more than `MOST_MARKS`.
+        TooManyPartsError: it shows more than a number, see `MOST_MARKS`.
     """
     grey, _ = to_grey(picture, WORKING_PIXELS)
     scales = size[0] / grey.shape[1], size[1] / grey.shape[0]
     coverage, inked = all_ink(grey)
     components = Components(inked)
     numbers = _lines(components)
-    if sum(map(len, numbers)) > MOST_MARKS:
-        raise TooManyPartsError(
-            f"the picture shows more than {MOST_MARKS} separate marks: send the number alone"
-        )
+    check_few(sum(map(len, numbers)), MOST_MARKS, "separate marks")
+    _check_covered(components, numbers)
     lines = [
         Line(
             _digit_height(components, line),
@@ -69,6 +70,18 @@ def find_marks(picture: Image.Image, size: tuple[int, int]) -> Marks:
         for line in numbers
     ]
     return Marks(tuple(lines), scales)
+
+
+def check_few(count: float, most: int, what: str) -> None:
+    """Refuses a picture that shows more than a number.
+
+    Raises:
+        TooManyPartsError: `count` exceeds `most`.
+    """
+    if count > most:
+        raise TooManyPartsError(
+            f"the picture shows more than {most:,} {what}: send the number alone"
+        )
 
 
 def line_coverage(line: Line) -> tuple[Grey, int, int]:
@@ -101,6 +114,7 @@ def _lines(components: Components) -> list[list[int]]:
     middle = np.searchsorted(components.area[order].cumsum(), components.area.sum() / 2)
     height = float(heights[order[middle]])
     tall = np.flatnonzero((heights > SMALL * height) & (heights < 3 * height))
+    check_few(len(tall), MOST_MARKS, "separate marks")
     tall = tall[np.argsort(left[tall])]
     middles = (top + bottom) / 2
     line_of: dict[int, int] = {}
@@ -124,6 +138,7 @@ def _lines(components: Components) -> list[list[int]]:
     small = np.flatnonzero(
         (heights <= SMALL * height) & (np.maximum(heights, widths) > SPECK * height)
     )
+    check_few(len(small), MOST_SMALL, "small marks")
     for number in small:
         # It goes with the nearest tall one, if it is beside or just above or below that.
         dx = np.maximum(left[tall] - right[number], left[number] - right[tall]).clip(0)
@@ -142,9 +157,26 @@ def _digit_height(components: Components, line: list[int]) -> float:
     return float(np.median(heights[heights > SMALL * heights.max()]))
 
 
+def _check_covered(components: Components, lines: list[list[int]]) -> None:
+    """Refuses marks and lines that cross each other all over the picture."""
+    covered = 0
+    for line in lines:
+        top, bottom = components.top[line], components.bottom[line]
+        left, right = components.left[line], components.right[line]
+        covered += int((bottom.max() - top.min()) * (right.max() - left.min()))
+        covered += int(((bottom - top) * (right - left)).sum())
+    check_few(covered, MOST_COVERED, "pixels of ink across each other")
+
+
 def _mark(components: Components, number: int, coverage: Grey) -> Mark:
-    chosen = np.arange(components.count) == number
-    top, bottom, left, right = components.box(chosen)
-    own = dilated(components.mask(chosen), 1)
-    wide = np.pad(np.where(own, coverage, np.uint8(0)), 1)
-    return Mark((top, bottom, left, right), wide[top : bottom + 2, left : right + 2])
+    box = top, bottom, left, right = components.box(np.arange(components.count) == number)
+    own = dilated(np.pad(components.part(number), 1), 1)
+    inside = coverage[max(0, top - 1) : bottom + 1, max(0, left - 1) : right + 1]
+    beyond = [
+        (int(start == 0), int(stop == length))
+        for start, stop, length in (
+            (top, bottom, coverage.shape[0]),
+            (left, right, coverage.shape[1]),
+        )
+    ]
+    return Mark(box, np.where(own, np.pad(inside, beyond), np.uint8(0)))
