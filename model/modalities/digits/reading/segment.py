@@ -32,7 +32,7 @@ from model.modalities.digits.reading.marks import (
 # What one picture may take, so that reading it ends within a second.
 MOST_SEEN = 300_000  # pixels of all lines that the network sees
 MOST_CANDIDATES = 600  # which the model reads
-MOST_DRAWN = 12_000_000  # pixels of all candidates
+MOST_DRAWN = 8_000_000  # pixels of all candidates
 
 # Lengths below are shares of the height of the digits in a line.
 WIDEST = 1.3  # of a digit
