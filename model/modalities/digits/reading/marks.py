@@ -13,6 +13,7 @@ from model.modalities.digits.ink.strokes import Grey, all_ink, dilated
 WORKING_PIXELS = 600_000  # pixels that ink is looked for at, at most
 # What one picture may show, so that reading it ends within a second.
 MOST_MARKS = 400  # and pieces that they are cut into
+MOST_LINES = 150
 MOST_SMALL = 4_000  # marks that are looked at whether they are dirt
 MOST_COVERED = 4 * WORKING_PIXELS  # pixels of boxes, which overlap where ink is no digits
 # Lengths below are shares of the height of the digits in a line.
@@ -119,34 +120,41 @@ def _lines(components: Components) -> list[list[int]]:
     middles = (top + bottom) / 2
     line_of: dict[int, int] = {}
     lines: list[list[int]] = []
-    for number in tall:
+    ends: list[tuple[int, int, int, int]] = []  # of each line: top, bottom, height, right
+    for number in tall.tolist():
+        own = int(top[number]), int(bottom[number]), int(heights[number]), int(left[number])
         best, most = -1, 0.35
-        for index, line in enumerate(lines):
-            # Of several, for the last may be half of a broken digit.
-            last = line[-3:]
-            lower, upper = bottom[last].max(), top[last].min()
-            overlap = min(lower, bottom[number]) - max(upper, top[number])
-            share = overlap / min(heights[last].max(), heights[number])
-            gap = left[number] - right[last].max()
-            if share > most and gap < 4 * height:
+        for index, (upper, lower, highest, reach) in enumerate(ends):
+            share = (min(lower, own[1]) - max(upper, own[0])) / min(highest, own[2])
+            if share > most and own[3] - reach < 4 * height:
                 best, most = index, share
         if best < 0:
             lines.append([])
+            ends.append((0, 0, 0, 0))
             best = len(lines) - 1
-        lines[best].append(int(number))
-        line_of[int(number)] = best
+        lines[best].append(number)
+        line_of[number] = best
+        # Of several, for the last may be half of a broken digit.
+        last = lines[best][-3:]
+        ends[best] = (
+            int(top[last].min()),
+            int(bottom[last].max()),
+            int(heights[last].max()),
+            int(right[last].max()),
+        )
+    check_few(len(lines), MOST_LINES, "lines")
     small = np.flatnonzero(
         (heights <= SMALL * height) & (np.maximum(heights, widths) > SPECK * height)
     )
     check_few(len(small), MOST_SMALL, "small marks")
-    for number in small:
+    for number in small.tolist():
         # It goes with the nearest tall one, if it is beside or just above or below that.
         dx = np.maximum(left[tall] - right[number], left[number] - right[tall]).clip(0)
         dy = np.maximum(top[tall] - bottom[number], top[number] - bottom[tall]).clip(0)
         distance = dx + 2 * dy
         near = int(distance.argmin())
         if distance[near] < 1.0 * height and dy[near] < 0.4 * height:
-            lines[line_of[int(tall[near])]].append(int(number))
+            lines[line_of[int(tall[near])]].append(number)
     lines.sort(key=lambda line: float(np.mean(middles[line])))
     return lines
 
