@@ -251,10 +251,10 @@ def _middles(ink: NDArray[np.float64], cuts: Sequence[int], spread: float) -> li
 
 
 def _size(group: Sequence[Mark]) -> int:
-    """Pixels of the box around marks."""
+    """Pixels of a picture of marks."""
     left, right = min(m.box[2] for m in group), max(m.box[3] for m in group)
     top, bottom = min(m.box[0] for m in group), max(m.box[1] for m in group)
-    return (bottom - top) * (right - left)
+    return (bottom - top + 2) * (right - left + 2)
 
 
 def _plausible(group: Sequence[Piece], height: float) -> bool:
