@@ -121,7 +121,8 @@ def _opaque(picture: Image.Image, factor: int, part: Box) -> Image.Image:
     """
     transparent = picture.has_transparency_data
     if factor == 1:
-        picture = _reducible(picture.crop(part))
+        whole = part == (0, 0, *picture.size)
+        picture = _reducible(picture if whole else picture.crop(part))
     elif _reducible(first := picture.crop((0, 0, 1, 1))) is first:
         picture = picture.reduce(factor, part)
     else:

@@ -202,18 +202,20 @@ def _parted(mark: Mark, seen: _Seen, height: float) -> list[Piece]:
     starts = np.searchsorted(owners[order], np.arange(len(cuts) + 2)).tolist()
     wide, wide_slices = np.pad(mark.coverage, 1), np.pad(slice_of, 1)
     pieces = []
+    covered = 0
     for index, (start, stop) in enumerate(pairwise(starts)):
         if start == stop:
             continue
         rows, columns = places[start:stop].T
         top, bottom = int(rows.min()), int(rows.max()) + 1
         left, right = int(columns.min()), int(columns.max()) + 1
+        covered += (bottom - top) * (right - left)
+        check_few(covered, MOST_COVERED, "pixels of ink across each other")
         box = row + top, row + bottom, column + left, column + right
         around = slice(top, bottom + 2), slice(left, right + 2)
         part = np.where(wide_slices[around] == index, wide[around], np.uint8(0))
         impression = Impression.of_pixels(ends[:, rows, columns], classes[:, rows, columns])
         pieces.append(Piece(box, part, impression, edges[index], edges[index + 1]))
-    check_few(sum(piece.coverage.size for piece in pieces), MOST_COVERED, "pixels of pieces")
     return pieces
 
 
