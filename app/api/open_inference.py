@@ -24,7 +24,7 @@ from app.wire import problems, tensors
 from app.wire.contracts import contract
 from app.wire.problems import RequestError
 from app.wire.refusals import kind_of
-from app.wire.tensors import JSON_LENGTH, TensorSpec
+from app.wire.tensors import JSON_LENGTH, TensorSpec, quote
 from model.checkpoint.card import Card
 from model.modalities import Cost, InputError, find
 
@@ -142,11 +142,11 @@ def _predictor(request: Request) -> Predictor:
     service, wanted = Service.of(request), request.path_params
     model = service.models.get(wanted["name"])
     if model is None:
-        lack = f"there is no model {wanted['name']!r}; there is {service.model.card.name}"
+        lack = f"there is no model {quote(wanted['name'])}; there is {service.model.card.name}"
         raise RequestError(problems.MODEL_NOT_FOUND, lack)
     name, there = model.card.name, model.card.version
     if wanted.get("version", there) != there:
-        lack = f"there is no version {wanted['version']!r} of {name}; there is {there}"
+        lack = f"there is no version {quote(wanted['version'])} of {name}; there is {there}"
         raise RequestError(problems.MODEL_NOT_FOUND, lack)
     return model.predictor
 

@@ -11,11 +11,13 @@ import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, FailFast, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+from pydantic_core import from_json
 
 from model.checkpoint.config import validation_sentence
 
@@ -30,6 +32,12 @@ _MOST_TENSORS = 16  # named in one request; no model has more
 # JSON has more commas and brackets than values, but not by this factor.
 _JSON_OVERHEAD = 2
 _JSON_FLOOR = 10_000
+# Python keeps a string with one wide character at two or four bytes for each of its characters.
+_MOST_WIDE = 16 * 2**20  # bytes of JSON that may hold such
+
+_QUOTED = 48  # characters of what a caller sent that an error tells, at most
+
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class WireError(Exception):
@@ -77,7 +85,7 @@ class _Parameters(BaseModel):
 
 
 class _InputParameters(_Parameters):
-    binary_data_size: NonNegativeInt | None = None
+    binary_data_size: _Count | None = None
 
 
 class _OutputParameters(_Parameters):
@@ -86,7 +94,7 @@ class _OutputParameters(_Parameters):
 
 class _RequestParameters(_Parameters):
     binary_data_output: bool = False
-    timeout: NonNegativeInt | None = None
+    timeout: _Count | None = None
 
 
 class _Part(BaseModel):
@@ -95,7 +103,7 @@ class _Part(BaseModel):
 
 class _Input(_Part):
     name: str
-    shape: Annotated[list[NonNegativeInt], Field(max_length=8), FailFast()]
+    shape: Annotated[list[_Count], Field(max_length=8), FailFast()]
     datatype: str
     parameters: _InputParameters = Field(default_factory=_InputParameters)
     data: list[Any] | None = None
@@ -166,20 +174,25 @@ class Reader:
         limit = largest * _JSON_OVERHEAD + _JSON_FLOOR
         if sum(text.count(mark) for mark in (b",", b"[", b"{")) > limit:
             raise TooLargeError(f"the JSON has more than {limit:,} values")
+        if len(text) > _MOST_WIDE and _has_wide_characters(text):
+            raise WireError(f"JSON of more than {_MOST_WIDE:,} bytes must be plain ASCII")
         try:
-            return _Request.model_validate_json(text)
+            # Parsed first: pydantic would copy what is wrong with the JSON once for each error.
+            return _Request.model_validate(from_json(text))
         except ValidationError as error:
             raise WireError(f"not an inference request: {validation_sentence(error)}") from None
+        except ValueError as error:
+            raise WireError(f"not an inference request: Invalid JSON: {error}") from None
 
     def _values(self, given: _Input, spec: TensorSpec, blob: memoryview | None) -> Values:
         name = repr(spec.name)
         if given.datatype != spec.datatype:
-            datatype = _quote(given.datatype)
+            datatype = quote(given.datatype)
             raise WireError(f"input {name} has the datatype {datatype}; send {spec.datatype}")
         rows = given.shape[0] if given.shape else 0
         if rows == 0 or tuple(given.shape[1:]) != spec.shape[1:]:
             raise WireError(
-                f"input {name} has the shape {given.shape}; send {list(spec.shape)}, "
+                f"input {name} has the shape {quote(given.shape)}; send {list(spec.shape)}, "
                 "where -1 is the number of images, at least 1"
             )
         if rows > self.max_rows:
@@ -253,7 +266,7 @@ def _find(name: str, specs: Iterable[TensorSpec], what: str) -> TensorSpec:
         if spec.name == name:
             return spec
     names = ", ".join(spec.name for spec in specs)
-    raise WireError(f"the model has no {what} {_quote(name)}; it has {names}")
+    raise WireError(f"the model has no {what} {quote(name)}; it has {names}")
 
 
 def _unpack(blob: memoryview, count: int, name: str) -> list[bytes]:
@@ -290,17 +303,26 @@ def _from_base64(data: list[Any], count: int, name: str) -> list[bytes]:
 
 def _numbers(data: list[Any], name: str) -> NDArray[np.uint8]:
     """Nested or flat lists of numbers, flattened."""
+    kinds = set(map(type, data))
+    while kinds == {list}:
+        if len(set(map(len, data))) > 1:
+            raise WireError(f"the lists in input {name} differ in length")
+        data = list(chain.from_iterable(data))
+        kinds = set(map(type, data))
     try:
-        numbers = np.array(data)
-    except ValueError:
-        raise WireError(f"the lists in input {name} differ in length") from None
-    if numbers.size and (
-        numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() > 255
-    ):
-        raise WireError(f"input {name} holds something else than whole numbers from 0 to 255")
-    return numbers.astype(np.uint8).ravel()
+        if kinds <= {int}:
+            return np.frombuffer(bytes(data), np.uint8)
+    except (ValueError, OverflowError):
+        pass
+    raise WireError(f"input {name} holds something else than whole numbers from 0 to 255")
 
 
-def _quote(text: str) -> str:
-    """A caller's word as an error may tell it."""
-    return repr(text if len(text) <= 40 else text[:40] + "...")
+def _has_wide_characters(text: bytes) -> bool:
+    """Whether some character may lie beyond Latin-1, as it is or escaped."""
+    return not text.isascii() or text.count(rb"\u") > text.count(rb"\u00")
+
+
+def quote(value: object) -> str:
+    """What a caller sent, as an error may tell it: its first characters."""
+    text = repr(value[:_QUOTED] if isinstance(value, str) else value)
+    return text if len(text) <= _QUOTED else text[:_QUOTED] + "..."

@@ -16,10 +16,13 @@ from model.modalities.digits.ink.strokes import find_ink, line_width
 from model.modalities.pillow import load_upright
 
 Grey = NDArray[np.uint8]  # (H, W), 0 black, 255 white
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 # Pixels that ink is looked for at, about: larger pictures are reduced, small ones enlarged.
 WORKING_PIXELS = 128 * 128
 LEAST_PIXELS = 64 * 64
+BAND_PIXELS = 2**20  # of a picture that are converted at a time, about
+LARGEST_DIGIT = 400  # pixels of the longer side; a larger one is reduced before its lines widen
 THINNEST_LINE = 1.8  # pixels of the result that a line is wide, at least
 IS_COLOUR = 40  # difference of a pixel's components from which on a picture has colours
 # A digit smaller than this there, or drawn with a thinner pen, is looked at closer.
@@ -50,7 +53,7 @@ def prepare(picture: Image.Image, spec: InputSpec) -> NDArray[np.uint8]:
         picture = ImageOps.exif_transpose(picture)
     size = size_of(spec)
     if picture.size == size[::-1]:
-        grey = _luminance(_opaque(picture))
+        grey = _luminance(_opaque(picture, 1, (0, 0, *picture.size)))
         for candidate in (grey, 255 - grey):
             if is_centred_digit(candidate, size):
                 return candidate[None]
@@ -76,15 +79,13 @@ def _ink(picture: Image.Image) -> tuple[Grey, tuple[int, int, int, int]]:
     size = ink.size
     if scale > 1 and (size < FEWEST_PIXELS or ink.line < THINNEST_PEN):
         around = max(8, size // 2)
-        part = picture.crop(
-            (
-                max(0, round((left - around) * scale)),
-                max(0, round((top - around) * scale)),
-                min(picture.width, round((right + around) * scale)),
-                min(picture.height, round((bottom + around) * scale)),
-            )
+        part = (
+            max(0, round((left - around) * scale)),
+            max(0, round((top - around) * scale)),
+            min(picture.width, round((right + around) * scale)),
+            min(picture.height, round((bottom + around) * scale)),
         )
-        grey, nearer = to_grey(part, 2 * WORKING_PIXELS)
+        grey, nearer = to_grey(picture, 2 * WORKING_PIXELS, part)
         closer = find_ink(grey)
         # The same digit, not something beside it.
         if closer is not None and 0.6 < closer.size * nearer / (size * scale) < 1.7:
@@ -92,12 +93,19 @@ def _ink(picture: Image.Image) -> tuple[Grey, tuple[int, int, int, int]]:
     return ink.coverage, ink.box
 
 
-def to_grey(picture: Image.Image, most: int = WORKING_PIXELS) -> tuple[Grey, float]:
-    """Grey of a picture in any mode, of so many pixels at most; its pixels per pixel of that."""
-    area = picture.width * picture.height
-    factor = math.ceil(math.sqrt(area / most))
-    picture = _opaque(picture, factor)
-    grey = _luminance(picture)
+def to_grey(
+    picture: Image.Image, most: int = WORKING_PIXELS, part: Box | None = None
+) -> tuple[Grey, float]:
+    """Grey of a picture in any mode, of so many pixels at most; its pixels per pixel of that.
+
+    Of a part of the picture where that is given: left, top, right, bottom.
+    """
+    part = part or (0, 0, *picture.size)
+    width, height = part[2] - part[0], part[3] - part[1]
+    area = width * height
+    # A picture of a few rows is not reduced in both directions.
+    factor = math.ceil(max(math.sqrt(area / most), max(width, height) / most))
+    grey = _luminance(_opaque(picture, factor, part))
     enlarge = math.ceil(math.sqrt(LEAST_PIXELS / area))
     if enlarge > 1:
         size = (grey.shape[1] * enlarge, grey.shape[0] * enlarge)
@@ -106,28 +114,57 @@ def to_grey(picture: Image.Image, most: int = WORKING_PIXELS) -> tuple[Grey, flo
     return grey, factor
 
 
-def _opaque(picture: Image.Image, factor: int = 1) -> Image.Image:
-    """Mode L or RGB of a picture in any mode, reduced.
+def _opaque(picture: Image.Image, factor: int, part: Box) -> Image.Image:
+    """Mode L or RGB of a part of a picture in any mode, reduced.
 
     Transparency is laid on white, or on black where the visible pixels are light.
     """
     transparent = picture.has_transparency_data
-    if transparent:
-        # Premultiplied, so that what is invisible has no say in the mean of a reduced pixel.
-        picture = picture.convert("RGBA").convert("RGBa")
-    elif picture.mode.startswith("I;"):
-        picture = picture.convert("I")
-    elif picture.mode == "LAB":
-        picture = picture.getchannel("L")
-    elif picture.mode not in ("L", "RGB", "I", "F"):
-        picture = picture.convert("L" if picture.mode == "1" else "RGB")
-    if factor > 1:
-        picture = picture.reduce(factor)
+    if factor == 1:
+        whole = part == (0, 0, *picture.size)
+        picture = _reducible(picture if whole else picture.crop(part))
+    elif _reducible(first := picture.crop((0, 0, 1, 1))) is first:
+        picture = picture.reduce(factor, part)
+    else:
+        picture = _reduced_in_bands(picture, factor, part)
     if transparent:
         return _on_opaque_ground(picture.convert("RGBA"))
     if picture.mode in ("I", "F"):
         return _to_8_bit(picture)
     return picture
+
+
+def _reducible(picture: Image.Image) -> Image.Image:
+    """A picture in a mode whose pixels have a mean."""
+    if picture.has_transparency_data:
+        # Premultiplied, so that what is invisible has no say in the mean of a reduced pixel.
+        return picture.convert("RGBA").convert("RGBa")
+    if picture.mode.startswith("I;"):
+        return picture.convert("I")
+    if picture.mode == "LAB":
+        return picture.getchannel("L")
+    if picture.mode not in ("L", "RGB", "I", "F"):
+        return picture.convert("L" if picture.mode == "1" else "RGB")
+    return picture
+
+
+def _reduced_in_bands(picture: Image.Image, factor: int, part: Box) -> Image.Image:
+    """The part, reducible and reduced; a large picture is never converted whole."""
+    left, top, right, bottom = part
+    length = factor * max(1, BAND_PIXELS // (factor * min(right - left, bottom - top)))
+    result: Image.Image | None = None
+    for start in range(0, max(right - left, bottom - top), length):
+        if bottom - top > right - left:
+            band = left, top + start, right, min(top + start + length, bottom)
+        else:
+            band = left + start, top, min(left + start + length, right), bottom
+        reduced = _reducible(picture.crop(band)).reduce(factor)
+        if result is None:
+            size = -(-(right - left) // factor), -(-(bottom - top) // factor)
+            result = Image.new(reduced.mode, size)
+        result.paste(reduced, ((band[0] - left) // factor, (band[1] - top) // factor))
+    assert result is not None
+    return result
 
 
 def _luminance(picture: Image.Image) -> Grey:
@@ -219,8 +256,12 @@ def centre(coverage: Grey, extent: tuple[int, int, int, int], size: tuple[int, i
     if not coverage.any():
         return result
     top, bottom, left, right = extent
-    scale = min(n * BOX_SHARE / m for n, m in zip(size, (bottom - top, right - left), strict=True))
-    box = Image.fromarray(_widened(coverage[top:bottom, left:right], scale))
+    coverage = coverage[top:bottom, left:right]
+    shrink = math.ceil(max(coverage.shape) / LARGEST_DIGIT)
+    if shrink > 1:
+        coverage = np.asarray(Image.fromarray(coverage).reduce(shrink))
+    scale = min(n * BOX_SHARE / m for n, m in zip(size, coverage.shape, strict=True))
+    box = Image.fromarray(_widened(coverage, scale))
     target = max(1, round(box.width * scale)), max(1, round(box.height * scale))
     digit = np.array(
         box.resize(target, Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC)

@@ -253,6 +253,10 @@ def image_data(data: object, **members: object) -> dict:
     return {"json": request_of(tensor_of("image", [1, 28, 28], "UINT8", data=data), **members)}
 
 
+def request_in_json(*inputs: dict, **members: object) -> dict:
+    return {"json": request_of(*inputs, **members)}
+
+
 def picture_data(*data: object) -> dict:
     return {"json": request_of(tensor_of("picture", [1], "BYTES", data=list(data)))}
 
@@ -266,6 +270,13 @@ MALFORMED: dict[str, tuple[dict, int, str]] = {
     "number for a name": ({"json": request_of({**JSON_IMAGE, "name": 7})}, 400, "name"),
     "id is no text": ({"json": request_of(JSON_IMAGE, id=7)}, 400, "id"),
     "negative shape": ({"json": request_of({**JSON_IMAGE, "shape": [-1, 28, 28]})}, 400, "shape"),
+    "huge shape": (request_in_json({**JSON_IMAGE, "shape": [10**400] * 3}), 400, "shape.0"),
+    "huge timeout": (request_in_json(JSON_IMAGE, parameters={"timeout": 10**400}), 400, "timeout"),
+    "timeout of 64 bits": (
+        request_in_json(JSON_IMAGE, parameters={"timeout": 2**63}),
+        400,
+        "timeout",
+    ),
     "words in a shape": ({"json": request_of({**JSON_IMAGE, "shape": ["a"] * 8})}, 400, "shape"),
     "no data": ({"json": request_of(tensor_of("image", [1, 28, 28], "UINT8"))}, 400, "neither"),
     "data twice": (
@@ -279,6 +290,7 @@ MALFORMED: dict[str, tuple[dict, int, str]] = {
     "256": (image_data([256] * 784), 400, "whole numbers"),
     "huge numbers": (image_data([10**400] * 784), 400, "whole numbers"),
     "text": (image_data(["0"] * 784), 400, "whole numbers"),
+    "text among numbers": (image_data([0] * 784 + ["a" * 4000]), 400, "whole numbers"),
     "nulls": (image_data([None] * 784), 400, "whole numbers"),
     "deep lists": (
         {"content": b'{"inputs":' + b"[" * 9000 + b"]" * 9000 + b"}"},
@@ -296,6 +308,7 @@ MALFORMED: dict[str, tuple[dict, int, str]] = {
     "picture is a number": (picture_data(7), 400, "base64"),
     "two pictures for one": (picture_data("", ""), 400, "2 elements"),
     "header too large": ({"content": b"{}", "headers": {HEADER: "3"}}, 400, HEADER),
+    "header without end": ({"content": b"{}", "headers": {HEADER: "9" * 4300}}, 400, HEADER),
     "header negative": ({"content": b"{}", "headers": {HEADER: "-1"}}, 400, HEADER),
     "header no number": ({"content": b"{}", "headers": {HEADER: "1_0"}}, 400, HEADER),
     "blob too short": (body_of(request_of(ONE_IMAGE), bytes(783)), 400, "783 bytes follow"),
@@ -307,6 +320,11 @@ MALFORMED: dict[str, tuple[dict, int, str]] = {
         "784 values",
     ),
     "size negative": (body_of(request_of(sized("image", [1, 28, 28], "UINT8", -1))), 400, "size"),
+    "size without end": (
+        body_of(request_of(sized("image", [1, 28, 28], "UINT8", 10**4299))),
+        400,
+        "binary_data_size",
+    ),
     "size a boolean": (
         body_of(request_of(sized("picture", [1], "BYTES", True)), b"\0"),
         400,

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]  # (H, W)
+Indices = NDArray[np.int64]
 
 
 class Components:
@@ -38,7 +39,7 @@ class Components:
         touching += lengths * ((rows < 2).astype(np.float64) + (rows > height - 3)) / 2
         self.contact = np.bincount(self.labels, touching, number)
 
-    def _labels(self) -> NDArray[np.int64]:
+    def _labels(self) -> Indices:
         """A number for each run, the same for those that hang together."""
         number = len(self.starts)
         # Of the next row, the runs that reach under this one or its corners.
@@ -59,7 +60,7 @@ class Components:
                     break
                 parent = grand
         roots = parent == np.arange(number)
-        numbered: NDArray[np.int64] = (roots.cumsum() - 1)[parent]
+        numbered: Indices = (roots.cumsum() - 1)[parent]
         return numbered
 
     def box(self, chosen: Mask) -> tuple[int, int, int, int]:
@@ -73,8 +74,25 @@ class Components:
     def mask(self, chosen: Mask) -> Mask:
         """The chosen components' pixels."""
         runs = chosen[self.labels]
-        steps = np.zeros(self.shape[0] * self.stride + 1, np.int8)
-        steps[self.starts[runs]] = 1
-        steps[self.ends[runs]] -= 1
-        filled = steps.cumsum(dtype=np.int8)[:-1].reshape(self.shape[0], self.stride)
-        return filled[:, : self.shape[1]].astype(np.bool_)
+        return _filled(self.starts[runs], self.ends[runs], self.shape)
+
+    def part(self, number: int) -> Mask:
+        """One component's pixels, in its box."""
+        top, left = self.top[number], self.left[number]
+        shape = int(self.bottom[number] - top), int(self.right[number] - left)
+        runs = self.labels == number
+        starts, ends = self.starts[runs], self.ends[runs]
+        # A row there is shorter than here, and its first pixel another.
+        moved = (starts // self.stride - top) * (self.stride - shape[1] - 1)
+        moved += top * self.stride + left
+        return _filled(starts - moved, ends - moved, shape)
+
+
+def _filled(starts: Indices, ends: Indices, shape: tuple[int, int]) -> Mask:
+    """A mask of runs, by where they start and end if a gap of one follows each row."""
+    height, width = shape
+    steps = np.zeros(height * (width + 1) + 1, np.int8)
+    steps[starts] = 1
+    steps[ends] -= 1
+    filled = steps.cumsum(dtype=np.int8)[:-1].reshape(height, width + 1)
+    return filled[:, :width].astype(np.bool_)

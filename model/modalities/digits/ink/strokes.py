@@ -218,16 +218,17 @@ def _lines(mask: Mask) -> Mask | None:
     voting = columns % 3 == 0
     if not voting.any():
         return None
-    votes, keys, low, span = _votes(rows[voting], columns[voting] - width // 2, SLOPES)
+    votes, low, span = _votes(rows[voting], columns[voting] - width // 2, SLOPES)
     candidates = np.flatnonzero((votes > 0.5 * width / 3).any(axis=1))
     if not len(candidates):
         return None
     # Lines of the few slopes that are left, which must reach into both outer quarters.
     slopes = SLOPES[candidates]
-    votes, keys, low, span = _votes(rows, columns - width // 2, slopes)
+    columns -= width // 2
+    votes, low, span = _votes(rows, columns, slopes)
     outer = [
-        _votes(rows[part], columns[part] - width // 2, slopes, low, span)[0]
-        for part in (columns < quarter, columns >= width - quarter)
+        _votes(rows[part], columns[part], slopes, low, span)[0]
+        for part in (columns < quarter - width // 2, columns >= width - quarter - width // 2)
     ]
     good = (votes > 0.5 * width) & (outer[0] > 0.4 * quarter) & (outer[1] > 0.4 * quarter)
     if not good.any():
@@ -236,9 +237,11 @@ def _lines(mask: Mask) -> Mask | None:
     near = near | np.append(near[1:], False)
     near[1:] |= good.ravel()[:-1]
     near[2:] |= good.ravel()[:-2]
-    on_line = near[keys].any(axis=0)
+    on_line = np.zeros(len(rows), np.bool_)
+    for start, slope in zip(range(0, len(near), span), slopes, strict=True):
+        on_line |= near[_offsets(rows, columns, slope) + (start - low)]
     found = np.zeros_like(mask)
-    found[rows[on_line], columns[on_line]] = True
+    found[rows[on_line], columns[on_line] + width // 2] = True
     return found
 
 
@@ -248,19 +251,31 @@ def _votes(
     slopes: NDArray[np.float32],
     low: int | None = None,
     span: int | None = None,
-) -> tuple[Indices, Indices, int, int]:
+) -> tuple[Indices, int, int]:
     """Pixels on each line of these slopes (slopes, span), two pixels wide, by its row at column 0.
 
-    Also the pixels' keys into that (slopes, pixels), the first row and the span.
+    Also the first row and the span.
     """
-    offsets = np.rint(rows - slopes[:, None] * columns).astype(np.int64)
+    counted = []  # slope by slope, for a place of each pixel for each slope takes much memory
+    for slope in slopes:
+        offsets = _offsets(rows, columns, slope)
+        first = int(offsets.min()) if len(offsets) else low or 0
+        counted.append((first, np.bincount(offsets - first)))
     if low is None or span is None:
-        low = int(offsets.min())
-        span = int(offsets.max()) - low + 3
-    keys = (offsets - low) + np.arange(len(slopes))[:, None] * span
-    votes = np.bincount(keys.ravel(), minlength=len(slopes) * span)
+        low = min(first for first, _ in counted)
+        span = max(first + len(counts) for first, counts in counted) - low + 2
+    votes = np.zeros(len(slopes) * span, np.int64)
+    for index, (first, counts) in enumerate(counted):
+        start = index * span + first - low
+        votes[start : start + len(counts)] = counts
     votes[:-1] += votes[1:]  # a line may lie between two rows
-    return votes.reshape(len(slopes), span), keys, low, span
+    return votes.reshape(len(slopes), span), low, span
+
+
+def _offsets(rows: Indices, columns: Indices, slope: np.float32) -> Indices:
+    """The row at column 0 of the line through each pixel."""
+    offsets: Indices = np.rint(rows - slope * columns).astype(np.int64)
+    return offsets
 
 
 def _peak(contrast: Grey) -> int:

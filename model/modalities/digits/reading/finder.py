@@ -70,6 +70,6 @@ class DigitFinder:
         """
         picture = pillow.decode(content, limits.pixels, DETAIL)
         size: tuple[int, int] = picture.info["size"]
-        return FoundDigits(
-            size, segment(find_marks(picture, size), self.spec, self.network), self.judge
-        )
+        marks = find_marks(picture, size)
+        del picture  # it may take much memory, as what follows does
+        return FoundDigits(size, segment(marks, self.spec, self.network), self.judge)

@@ -5,6 +5,7 @@ ink is cut where digits may touch, every run of neighbouring pieces that could b
 candidate, the model reads all candidates in one batch, and the cheapest way through a line wins.
 """
 
+from bisect import bisect, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -16,7 +17,22 @@ from model.checkpoint.card import InputSpec
 from model.modalities.digits.form import centre, size_of
 from model.modalities.digits.ink.strokes import line_width
 from model.modalities.digits.reading.extents import DIGIT, ExtentNetwork
-from model.modalities.digits.reading.marks import SMALL, Line, Mark, Marks, lay, line_coverage
+from model.modalities.digits.reading.marks import (
+    MOST_COVERED,
+    MOST_MARKS,
+    SMALL,
+    Line,
+    Mark,
+    Marks,
+    check_few,
+    lay,
+    line_coverage,
+)
+
+# What one picture may take, so that reading it ends within a second.
+MOST_SEEN = 300_000  # pixels of all lines that the network sees
+MOST_CANDIDATES = 600  # which the model reads
+MOST_DRAWN = 8_000_000  # pixels of all candidates
 
 # Lengths below are shares of the height of the digits in a line.
 WIDEST = 1.3  # of a digit
@@ -110,13 +126,21 @@ class Segmentation:
 
 
 def segment(marks: Marks, spec: InputSpec, network: ExtentNetwork) -> Segmentation:
-    """All that may be a digit among marks, in the form of `spec`."""
+    """All that may be a digit among marks, in the form of `spec`.
+
+    Raises:
+        TooManyPartsError: there is more than in a number, see `MOST_CANDIDATES`.
+    """
+    seen_pixels = sum(_size(line.marks) * (DIGIT / line.height) ** 2 for line in marks.lines)
+    check_few(seen_pixels, MOST_SEEN, "pixels of small ink")
+    drawn = 0
     candidates: list[Candidate] = []
     rows: list[tuple[Piece, ...]] = []
     skips: list[tuple[float, ...]] = []
     for index, line in enumerate(marks.lines):
         seen = _seen(line, network)
         pieces = [piece for mark in line.marks for piece in _parted(mark, seen, line.height)]
+        check_few(sum(map(len, rows)) + len(pieces), MOST_MARKS, "pieces of ink")
         pieces.sort(key=lambda piece: piece.impression.middle)
         rows.append(tuple(pieces))
         skips.append(tuple(_skip_cost(piece, line.height) for piece in pieces))
@@ -126,6 +150,9 @@ def segment(marks: Marks, spec: InputSpec, network: ExtentNetwork) -> Segmentati
                 if not _plausible(group, line.height):
                     break
                 place = index, start, stop
+                drawn += _size(group)
+                check_few(len(candidates) + 1, MOST_CANDIDATES, "possible digits")
+                check_few(drawn, MOST_DRAWN, "pixels of possible digits")
                 candidates.append(_candidate(group, place, line.height, marks.scales, spec))
     return Segmentation(tuple(rows), tuple(skips), tuple(candidates))
 
@@ -164,20 +191,30 @@ def _parted(mark: Mark, seen: _Seen, height: float) -> list[Piece]:
     ink = np.bincount(bins[inked], minlength=int(bins.max()) + 2) / height**2
     smooth = np.convolve(ink, (0.25, 0.5, 0.25), "same")
     cuts = _valleys(smooth, LEAST_INK * line_width(mark.coverage) / height)
+    check_few(len(cuts) + 1, MOST_MARKS, "pieces of ink")
     cuts = sorted({*cuts, *_middles(ink, cuts, WIDE_SPREAD * DIGIT)})
     slice_of = np.searchsorted(cuts, bins, side="right")
     edges = [0.0, *(CUT + float(smooth[cut - 1 : cut + 1].min()) for cut in cuts), 0.0]
+    # The pixels of each piece, row by row, found without a look at the whole mark for each.
+    owners = slice_of[inked]
+    order = np.argsort(owners, kind="stable")
+    places = np.argwhere(inked)[order]
+    starts = np.searchsorted(owners[order], np.arange(len(cuts) + 2)).tolist()
+    wide, wide_slices = np.pad(mark.coverage, 1), np.pad(slice_of, 1)
     pieces = []
-    for index in range(len(cuts) + 1):
-        coverage = np.where(slice_of == index, mark.coverage, np.uint8(0))
-        solid = coverage > 127
-        if not solid.any():
+    covered = 0
+    for index, (start, stop) in enumerate(pairwise(starts)):
+        if start == stop:
             continue
-        rows, columns = (np.flatnonzero(solid.any(axis=axis)).tolist() for axis in (1, 0))
-        top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+        rows, columns = places[start:stop].T
+        top, bottom = int(rows.min()), int(rows.max()) + 1
+        left, right = int(columns.min()), int(columns.max()) + 1
+        covered += (bottom - top) * (right - left)
+        check_few(covered, MOST_COVERED, "pixels of ink across each other")
         box = row + top, row + bottom, column + left, column + right
-        part = np.pad(coverage, 1)[top : bottom + 2, left : right + 2]
-        impression = Impression.of_pixels(ends[:, solid], classes[:, solid])
+        around = slice(top, bottom + 2), slice(left, right + 2)
+        part = np.where(wide_slices[around] == index, wide[around], np.uint8(0))
+        impression = Impression.of_pixels(ends[:, rows, columns], classes[:, rows, columns])
         pieces.append(Piece(box, part, impression, edges[index], edges[index + 1]))
     return pieces
 
@@ -191,9 +228,10 @@ def _valleys(ink: NDArray[np.float64], least: float) -> list[int]:
     low = inner[(ink[1:-1] <= ink[:-2]) & (ink[1:-1] <= ink[2:])]
     for at in low[np.argsort(ink[low], kind="stable")]:
         mass = float(before[at] + ink[at] / 2)
-        if all(abs(mass - other) >= least for other in parted):
+        place = bisect(parted, mass)
+        if all(abs(mass - other) >= least for other in parted[max(0, place - 1) : place + 1]):
             cuts.append(int(at))
-            parted.append(mass)
+            insort(parted, mass)
     return sorted(cuts)
 
 
@@ -212,6 +250,13 @@ def _middles(ink: NDArray[np.float64], cuts: Sequence[int], spread: float) -> li
         between = (moment[-1] * below - moment) ** 2 / (below * (1 - below)).clip(1e-9)
         found.append(int(between.argmax()) + 1)
     return found
+
+
+def _size(group: Sequence[Mark]) -> int:
+    """Pixels of a picture of marks."""
+    left, right = min(m.box[2] for m in group), max(m.box[3] for m in group)
+    top, bottom = min(m.box[0] for m in group), max(m.box[1] for m in group)
+    return (bottom - top + 2) * (right - left + 2)
 
 
 def _plausible(group: Sequence[Piece], height: float) -> bool:
