@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -152,6 +153,12 @@ def routes(service: Service) -> FastAPI:
     calls = (admin, predict, explain, read, health, models, problem_pages, open_inference)
     for module in calls:
         app.include_router(module.router)
+        for route in module.router.routes:
+            if isinstance(route, APIRoute) and "GET" in route.methods:
+                # As GET (RFC 9110, 9.3.2): the server leaves the content out.
+                app.add_api_route(
+                    route.path, route.endpoint, methods=["HEAD"], include_in_schema=False
+                )
     app.router.routes += page.ROUTES
     openapi.describe(app, needs_key=lambda path: bool(service.keys) and not is_open(path))
     return app
