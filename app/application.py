@@ -154,7 +154,7 @@ def routes(service: Service) -> FastAPI:
     for module in calls:
         app.include_router(module.router)
         for route in module.router.routes:
-            if isinstance(route, APIRoute) and "GET" in route.methods:
+            if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
                 # As GET (RFC 9110, 9.3.2): the server leaves the content out.
                 app.add_api_route(
                     route.path, route.endpoint, methods=["HEAD"], include_in_schema=False

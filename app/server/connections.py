@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sys
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from app.settings import Settings
 from app.wire import problems, refusals
 from app.wire.problems import RequestError
 
+if sys.platform != "win32":
+    import resource
+
 KEEP_ALIVE_S = 5
 # Whoever reads a body refuses a slow sender in time; this much later the connection itself goes.
 BODY_GRACE_S = 2.0
@@ -29,6 +33,7 @@ LEAST_RATE = 1024
 PATIENCE_S = 10.0
 # A client that ends its side this soon after its request waits for the answer; later, it has left.
 HALF_CLOSE_S = 1.0
+OTHER_FILES = 128  # that a process opens besides its connections
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,26 @@ class ConnectionLimits:
 
     @classmethod
     def of(cls, settings: Settings) -> "ConnectionLimits":
-        """As the settings have them."""
-        return cls(settings.max_connections, settings.head_timeout_s, settings.body_timeout_s)
+        """As the settings have them, and as the process may have files."""
+        return cls(
+            affordable(settings.max_connections), settings.head_timeout_s, settings.body_timeout_s
+        )
+
+
+def affordable(connections: int) -> int:
+    """So many connections, or as many as the system lets this process have files for.
+
+    A process that may open no more files can't take a newcomer, and so lets nobody give way to it.
+    """
+    if sys.platform == "win32":
+        return connections
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(1, soft - OTHER_FILES)
+    return connections
 
 
 class Phase(Enum):
