@@ -22,6 +22,7 @@ _HEAD = re.compile(
 )
 _NO_START = re.compile(rb"(?!" + _TOKEN + rb"{0,24}(?: |\r?\Z))")
 _NEVER_IN_A_HEAD = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)|(?<!\r)\n")
+_FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding"))
 _HOST = re.compile(rb"[0-9A-Za-z._~!$&'()*+,;=%:\[\]-]*[\t ]*")
 _LENGTH = re.compile(rb"([0-9]{1,18})[\t ]*")
 
@@ -85,12 +86,9 @@ def body_of(headers: Iterable[tuple[bytes, bytes]], version: bytes) -> Body:
     """
     hosts, lengths, codings = [], [], []
     for name, value in headers:
-        if name == b"host":
-            hosts.append(value)
-        elif name == b"content-length":
-            lengths.append(value)
-        elif name == b"transfer-encoding":
-            codings.append(value)
+        if name in _FRAMING:
+            found = hosts if name == b"host" else lengths if name == b"content-length" else codings
+            found.append(value)
     if len(hosts) > 1 or (not hosts and version == b"1.1"):
         raise RequestError(MALFORMED_REQUEST, "a request of HTTP/1.1 has one Host header")
     if hosts and not _HOST.fullmatch(hosts[0]):
