@@ -151,14 +151,13 @@ def routes(service: Service) -> FastAPI:
         exception_handlers=dict.fromkeys((*refusals.HANDLED, Exception), refusals.handle),
     )
     calls = (admin, predict, explain, read, health, models, problem_pages, open_inference)
+    routers = [app.router, *(module.router for module in calls)]
+    gets = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     for module in calls:
         app.include_router(module.router)
-        for route in module.router.routes:
-            if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
-                # As GET (RFC 9110, 9.3.2): the server leaves the content out.
-                app.add_api_route(
-                    route.path, route.endpoint, methods=["HEAD"], include_in_schema=False
-                )
+    for route in gets:
+        if "GET" in (route.methods or ()):  # HEAD is as GET: the server leaves the content out
+            app.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
     app.router.routes += page.ROUTES
     openapi.describe(app, needs_key=lambda path: bool(service.keys) and not is_open(path))
     return app

@@ -84,7 +84,9 @@ def body_of(headers: Iterable[tuple[bytes, bytes]], version: bytes) -> Body:
     Raises:
         RequestError: two readers might differ on where the body ends or whom the request is for.
     """
-    hosts, lengths, codings = [], [], []
+    hosts: list[bytes] = []
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
     for name, value in headers:
         if name in _FRAMING:
             found = hosts if name == b"host" else lengths if name == b"content-length" else codings
