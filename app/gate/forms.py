@@ -25,6 +25,7 @@ FORM_OVERHEAD = 64 * 1024
 PART_HEAD_BYTES = 8 * 1024
 _VALUE = rb"[^\0\r\n]*(?:\r\n[\t ][^\0\r\n]*)*\r\n"  # may go on in further lines
 _PART_HEAD = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:" + _VALUE + rb")*")
+_PLAIN = re.compile(rb' form-data; name="([^"\\\r\n]*)"(?:; filename="[^"\\\r\n]*")?\r\n')
 _DISPOSITION = re.compile(rb"^content-disposition:(" + _VALUE + rb")", re.IGNORECASE | re.MULTILINE)
 
 
@@ -186,6 +187,9 @@ def field_of(head: bytes) -> str:
     dispositions = _DISPOSITION.findall(head)
     if len(dispositions) != 1:
         raise _malformed("a part has not one Content-Disposition")
+    plain = _PLAIN.fullmatch(dispositions[0])  # in a third of the time, of nearly all forms
+    if plain:
+        return plain[1].decode("latin-1")
     # Latin-1 has a character for each byte, so that no file's name is malformed.
     unfolded = dispositions[0].replace(b"\r\n", b"").decode("latin-1")
     kind, parameters = parse_options_header(unfolded)

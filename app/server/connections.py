@@ -31,6 +31,8 @@ BODY_GRACE_S = 2.0
 # Bytes a second that a client must keep up with, and how many seconds of them it may be behind.
 LEAST_RATE = 1024
 PATIENCE_S = 10.0
+# A client that has had less time than this to begin can't be called slow.
+START_S = 0.25
 # A client that ends its side this soon after its request waits for the answer; later, it has left.
 HALF_CLOSE_S = 1.0
 OTHER_FILES = 128  # that a process opens besides its connections
@@ -259,16 +261,21 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def behind(self, now: float) -> float:
-        """Bytes by which the client is behind the least rate; -inf where it waits for us.
+        """Bytes by which the client is behind the least rate.
+
+        -inf where it waits for us, or has only just begun.
 
         Args:
             now: on the event loop's clock.
         """
         if self._blocked_since is not None:
             return LEAST_RATE * (now - self._blocked_since)
-        if self.phase is Phase.ANSWER or (self.cycle and self.cycle.waiting_for_100_continue):
+        waited = now - self.since
+        if self.phase is Phase.ANSWER or waited < START_S:
             return -math.inf
-        return LEAST_RATE * (now - self.since) - self._came
+        if self.cycle and self.cycle.waiting_for_100_continue:
+            return -math.inf
+        return LEAST_RATE * waited - self._came
 
     def _enter(self, phase: Phase, came: int = 0) -> None:
         self.phase = phase
