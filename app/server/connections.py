@@ -32,7 +32,7 @@ BODY_GRACE_S = 2.0
 LEAST_RATE = 1024
 PATIENCE_S = 10.0
 # A client that has had less time than this to begin can't be called slow.
-START_S = 0.25
+START_S = 0.05
 # A client that ends its side this soon after its request waits for the answer; later, it has left.
 HALF_CLOSE_S = 1.0
 OTHER_FILES = 128  # that a process opens besides its connections
