@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -165,8 +166,13 @@ def routes(service: Service) -> FastAPI:
         exception_handlers=dict.fromkeys((*refusals.HANDLED, Exception), refusals.handle),
     )
     calls = (admin, predict, explain, read, health, models, problem_pages, open_inference)
+    routers = [app.router, *(module.router for module in calls)]
+    gets = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     for module in calls:
         app.include_router(module.router)
+    for route in gets:
+        if "GET" in (route.methods or ()):  # HEAD is as GET: the server leaves the content out
+            app.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
     app.router.routes += page.ROUTES
     openapi.describe(app, needs_key=lambda path: bool(service.keys) and not is_open(path))
     return app

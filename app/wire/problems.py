@@ -172,6 +172,9 @@ NO_EXPLANATIONS = Kind(
     "This model can't explain its answers",
     "Ask /predict, or have the operator serve a checkpoint with an explain.onnx.",
 )
+UNSUPPORTED_VERSION = Kind(
+    "unsupported-version", 505, "Not a version of HTTP that is served", "Send HTTP/1.1."
+)
 QUEUE_FULL = Kind("queue-full", 503, "Too many images are waiting")
 TOO_MANY_CONNECTIONS = Kind("too-many-connections", 503, "Too many connections")
 UPLOADS_FULL = Kind("uploads-full", 503, "Too many uploads at once")

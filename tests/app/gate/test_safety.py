@@ -230,17 +230,6 @@ def test_idle_connections_give_way_to_new_clients(guarded: Server):
             assert response.json()["digit"] == 7
 
 
-def test_connections_beyond_the_limit_are_refused_quickly(guarded: Server):
-    """All twenty are sending bodies: who comes now is told to come back."""
-    with ExitStack() as held:
-        for _ in range(20):
-            held.enter_context(connect(guarded)).sendall(HEAD + b"Content-Length: 9\r\n\r\n")
-        while (response := httpx.get(f"{guarded.url}/health")).status_code == 200:
-            pass  # not all of the twenty have been taken yet
-        assert_problem(response, 503, "too-many-connections", "/")
-        assert response.headers["retry-after"].isdigit()
-
-
 def test_uploads_share_the_room(guarded: Server):
     """Large bodies that are never finished leave room for others' small ones."""
     with ExitStack() as held:
