@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from app.gate.keys import Keys, KeysError
+from app.gate.reload import Release
 from app.inference.engines import EngineError, choose_engine
 from app.server.supervisor import Supervisor
 from app.server.worker import FAILURE, serve
@@ -41,13 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         settings = Settings(_cli_parse_args=sys.argv[1:] if argv is None else list(argv))
-        Keys.read(settings)
+        keys = Keys.read(settings)
     except ValidationError as error:
         return _fail(validation_sentence(error), BAD_USAGE)
     except (SettingsError, KeysError) as error:
         return _fail(str(error), BAD_USAGE)
     try:
-        checkpoint = read_checkpoint(settings.weights)
+        release = Release(read_checkpoint(settings.weights), keys)
         engine, device = choose_engine(settings.engine, settings.device)
         listener = _bind(settings.host, settings.port)
     except (CheckpointError, EngineError) as error:
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}", FAILURE)
     url = _url(listener)
-    card = checkpoint.card
+    card = release.checkpoint.card
     greeting = f"""
 {card.name} {card.version} is ready: {engine} on {device}.
 
@@ -74,12 +75,12 @@ Ctrl+C stops it.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     try:
         if settings.workers == 1:
-            return serve(settings, checkpoint, listener, greet)
+            return serve(settings, release, listener, greet)
         gc.enable()
         # In memory where the system has such a folder: no disk is waited for, or full.
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         with tempfile.TemporaryDirectory(prefix="perceiver-", dir=memory) as folder:
-            return Supervisor(settings, checkpoint, listener, greet, Path(folder)).run()
+            return Supervisor(settings, release, listener, greet, Path(folder)).run()
     except KeyboardInterrupt:
         return 0
     except FileNotFoundError as error:

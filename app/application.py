@@ -1,6 +1,8 @@
 """Puts the service together: `create_app(settings)` is the ASGI application."""
 
 import asyncio
+import logging
+import threading
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -36,6 +38,8 @@ from app.wire import openapi, problems, refusals
 if TYPE_CHECKING:
     from app.telemetry.spans import Spans
 
+logger = logging.getLogger(__name__)
+
 DESCRIPTION = """\
 Classifies what it is sent with a Perceiver.
 
@@ -60,18 +64,21 @@ def create_app(
         load: makes the predictor, ready to answer.
     """
     settings = settings or Settings()
-    return Application(create_service(settings, load), partial(load, settings))
+    return Application(create_service(settings), partial(load, settings))
 
 
 def create_service(
-    settings: Settings, load: Callable[[Settings], Predictor], metrics_folder: Path | None = None
+    settings: Settings, keys: Keys | None = None, metrics_folder: Path | None = None
 ) -> Service:
     """A service that has no model yet.
 
     Args:
         settings: of the service.
-        load: makes the predictor of a reload, ready to answer.
+        keys: that are good now; by default those that the settings name.
         metrics_folder: where the workers of one service share what they count; None: it is one.
+
+    Raises:
+        KeysError: the keys that the settings name can't be had.
     """
     counts = Metrics(metrics_folder)
 
@@ -83,8 +90,8 @@ def create_service(
 
     # As long as a request that has begun may take.
     models = Models(introduce, settings.body_timeout_s + settings.request_timeout_s + 1)
-    service = Service(settings, models, Keys.read(settings), counts)
-    service.reload = Reload(service, load)
+    service = Service(settings, models, Keys.read(settings) if keys is None else keys, counts)
+    service.reload = Reload(service)
     return service
 
 
@@ -115,6 +122,8 @@ class Application:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.startup.complete"})
+        # The first answers need not wait for this.
+        threading.Thread(target=self._prove_rest, name="prover", daemon=True).start()
         await receive()
         await self.stop()
         await send({"type": "lifespan.shutdown.complete"})
@@ -127,6 +136,10 @@ class Application:
         """
         predictor = await asyncio.to_thread(self._load)
         self.service.models.put_in_place(Model(predictor))
+
+    def _prove_rest(self) -> None:
+        for fault in self.service.model.prove_rest():
+            logger.error("%s", fault)
 
     async def stop(self) -> None:
         """Waits for the images taken to be answered."""

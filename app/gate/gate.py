@@ -13,6 +13,7 @@ from app.gate.bodies import UploadRoom
 from app.gate.exchange import Exchange
 from app.gate.service import SERVICE, Service
 from app.inference.batcher import QueueFullError
+from app.inference.models import HOLD, Hold
 from app.telemetry.logs import REQUEST_ID
 from app.wire import refusals
 
@@ -65,6 +66,8 @@ class Gate:
             return
         exchange = Exchange(scope, receive, send, self._room, self._spans)
         REQUEST_ID.set(exchange.identity.request_id)
+        hold = Hold()
+        HOLD.set(hold)
         try:
             await self._admitted(scope, exchange.receive, exchange.send)
         except Exception as error:
@@ -74,6 +77,7 @@ class Gate:
             elif not exchange.complete:  # nothing but cutting it off is honest
                 raise
         finally:
+            hold.release()
             exchange.end(self._service.metrics)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:

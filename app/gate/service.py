@@ -46,12 +46,12 @@ class Service:
 
     @property
     def model(self) -> Model:
-        """The model. Who took it before a reload may go on with it for one request.
+        """The model; the request under way may go on with it, whatever is reloaded meanwhile.
 
         Raises:
             RequestError: none is loaded yet.
         """
-        model = self.models.default
+        model = self.models.take_default()
         if model is None:
             raise RequestError(NOT_READY, "the model is not loaded")
         return model

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.inference import batcher
 from app.inference.batcher import Batcher, DeadlineExceededError
-from app.inference.engines import Engine, EngineError, create_engine, prove
+from app.inference.engines import Engine, EngineError, SelfCheck, create_engine, prove
 from app.settings import Settings
 from model.checkpoint.card import Card
 from model.checkpoint.folder import PARTS_FOLDER, Checkpoint, CheckpointError, read_checkpoint
@@ -292,10 +292,15 @@ def load_predictor(settings: Settings, checkpoint: Checkpoint | None = None) -> 
         EngineError: the engine or device can't be had, or does not compute what it should.
     """
     checkpoint = checkpoint or read_checkpoint(settings.weights)
-    engine = create_engine(checkpoint, settings.engine, settings.device, settings.threads)
-    prove(engine, checkpoint)
-    predictor = Predictor(checkpoint.card, engine, settings, _part_finder(checkpoint))
-    predictor.warm_up([1, settings.max_batch])
+    try:
+        engine = create_engine(checkpoint, settings.engine, settings.device, settings.threads)
+        prove(engine, SelfCheck.of(checkpoint))
+        predictor = Predictor(checkpoint.card, engine, settings, _part_finder(checkpoint))
+        predictor.warm_up([1, settings.max_batch])
+    except (CheckpointError, EngineError):
+        raise
+    except Exception as error:  # whatever a checkpoint that is none makes of its readers
+        raise CheckpointError(f"{checkpoint.folder} can't be used: {error!r}") from error
     return predictor
 
 
