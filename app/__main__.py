@@ -6,6 +6,12 @@ import gc
 # 0.08 s. The service switches this on again when it is ready.
 gc.disable()
 
+from app.streams import open_missing
+
+open_missing()  # before anything else opens a file or a socket that stays
+
+import contextlib
+import logging.config
 import os
 import shlex
 import signal
@@ -14,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
@@ -23,12 +30,15 @@ from app.gate.reload import Release
 from app.inference.engines import EngineError, choose_engine
 from app.server.supervisor import Supervisor
 from app.server.worker import FAILURE, serve
-from app.settings import Settings
+from app.settings import Settings, unknown_variables
+from app.telemetry.logs import configuration
 from model.checkpoint.config import validation_sentence
 from model.checkpoint.folder import CheckpointError, read_checkpoint
 
 SAMPLE = Path(__file__).parent / "samples" / "7.png"
 BAD_USAGE = 2
+
+logger = logging.getLogger("app.settings")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(validation_sentence(error), BAD_USAGE)
     except (SettingsError, KeysError) as error:
         return _fail(str(error), BAD_USAGE)
+    _warn_of_unknown_variables(settings)
     try:
         release = Release(read_checkpoint(settings.weights), keys)
         engine, device = choose_engine(settings.engine, settings.device)
@@ -69,7 +80,7 @@ Ctrl+C stops it.
 """
 
     def greet() -> None:
-        print(greeting, flush=True)
+        _say(greeting, sys.stdout)
 
     # Until someone listens for it: nothing is in flight yet.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
@@ -111,9 +122,23 @@ def _sample() -> str:
     return shlex.quote(str(path))
 
 
+def _warn_of_unknown_variables(settings: Settings) -> None:
+    warnings = unknown_variables(os.environ)
+    if warnings:
+        logging.config.dictConfig(configuration(settings.log_format))
+    for warning in warnings:
+        logger.warning("%s", warning)
+
+
 def _fail(sentence: str, code: int) -> int:
-    print(f"perceiver: {sentence}", file=sys.stderr)
+    _say(f"perceiver: {sentence}\n", sys.stderr)
     return code
+
+
+def _say(text: str, stream: TextIO) -> None:
+    """Writes at once, and goes on where nobody reads it or the disk is full."""
+    with contextlib.suppress(OSError):
+        os.write(stream.fileno(), text.encode(errors="backslashreplace"))
 
 
 if __name__ == "__main__":

@@ -46,13 +46,16 @@ class Keys:
         """
         keys = [key.strip() for key in settings.api_keys.get_secret_value().split(",")]
         if settings.api_keys_file is not None:
-            lines = _lines(settings.api_keys_file)
-            keys += [line.strip() for line in lines if not line.lstrip().startswith("#")]
+            lines = map(str.strip, _lines(settings.api_keys_file))
+            for number, line in enumerate(lines, 1):
+                if line and not line.startswith("#"):
+                    keys.append(line)
+                    _check(line, f" in line {number} of {settings.api_keys_file}")
         keys = [key for key in keys if key]
         if not keys and (settings.api_keys.get_secret_value() or settings.api_keys_file):
             raise KeysError("API keys are set, but there is none among them")
-        if not all(map(_KEY.fullmatch, keys)):
-            raise KeysError("an API key has characters other than visible ASCII without commas")
+        for key in keys:
+            _check(key)
         return cls(keys)
 
     def __bool__(self) -> bool:
@@ -63,6 +66,11 @@ class Keys:
         digest = _digest(key)
         # No `any`: how many are compared must not tell which one fitted.
         return sum(hmac.compare_digest(digest, good) for good in self._digests) > 0
+
+
+def _check(key: str, where: str = "") -> None:
+    if not _KEY.fullmatch(key):
+        raise KeysError(f"an API key{where} has other characters than visible ASCII but the comma")
 
 
 def _lines(file: Path) -> list[str]:
