@@ -13,6 +13,7 @@ from app.inference.predictor import Predictor
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from app.wire.problems import NOT_READY, RequestError
+from model.checkpoint.card import Card
 
 SERVICE = "perceiver.service"  # key of a request's scope
 
@@ -55,6 +56,13 @@ class Service:
         if model is None:
             raise RequestError(NOT_READY, "the model is not loaded")
         return model
+
+    @property
+    def card(self) -> Card:
+        """The model's, which the request under way does not go on to hold; raises as `model`."""
+        if self.models.default is None:
+            raise RequestError(NOT_READY, "the model is not loaded")
+        return self.models.default.card
 
     @property
     def predictor(self) -> Predictor:
