@@ -97,7 +97,11 @@ class Reload:
             try:
                 release = await in_thread(lambda: Release.proved(settings))
                 replacement = await prepare(self._service, release)
-                put_in_place(self._service, replacement)
+                try:
+                    put_in_place(self._service, replacement)
+                except BaseException:
+                    await replacement.model.close()
+                    raise
             except Exception as error:
                 sentence = told(error)
                 logger.error("reload: %s", sentence)

@@ -70,6 +70,7 @@ class Explainer:
     async def close(self) -> None:
         """Takes no more samples and returns when those taken have been explained."""
         await self._batcher.close()
+        self._engine = None
 
     def load(self) -> ExplainingEngine:
         """Loads and proves what explains, unless that is done; blocks.
