@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     @classmethod
     def _are_origins(cls, origins: str) -> str:
         for origin in filter(None, map(str.strip, origins.split(","))):
-            if origin not in ("*", "null", right := _as_browsers_send(origin)):
+            if origin not in ("*", "null") and origin != (right := _as_browsers_send(origin)):
                 raise ValueError(f"{origin} is no web origin as browsers send it; write {right}")
         return origins
 

@@ -65,7 +65,8 @@ class Model:
         await self.explainer.close()
         await self.predictor.close()
         # Predictor and batcher refer to each other: the garbage collector would come much later.
-        del self.predictor.engine
+        with contextlib.suppress(AttributeError):  # it was closed before
+            del self.predictor.engine
 
     def taken(self, hold: "Hold") -> None:
         """A request holds it."""

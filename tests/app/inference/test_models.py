@@ -1,13 +1,15 @@
 """Models put in place of one another, without a server."""
 
 import asyncio
+import gc
 import subprocess
 import sys
+import weakref
 
 import pytest
 
 from app.inference.batcher import ClosedError
-from app.inference.models import Model, Models
+from app.inference.models import HOLD, Hold, Model, Models
 from app.inference.predictor import load_predictor
 from app.settings import Settings
 from model.checkpoint.folder import Checkpoint
@@ -68,6 +70,50 @@ async def test_a_model_whose_time_is_over_is_closed(checkpoint: Checkpoint, sett
     with pytest.raises(ClosedError):
         await first.explainer.explain(SEVEN, asyncio.get_running_loop().time() + LIMIT_S)
     assert await label(second) == "7"
+    await models.close()
+
+
+@pytest.mark.anyio
+async def test_a_model_is_retired_when_the_last_request_that_holds_it_has_ended(
+    checkpoint: Checkpoint, settings: Settings
+):
+    models = Models(lambda model: None, linger_s=3600)
+    first, second = (Model(load_predictor(settings, checkpoint)) for _ in range(2))
+    models.put_in_place(first)
+    holds = [Hold(), Hold()]
+    for hold in holds:
+        HOLD.set(hold)
+        assert models.take_default() is models.get(checkpoint.card.name) is first
+    models.put_in_place(second)
+    for hold in holds:
+        assert not await models.until_retired(0.05)
+        assert await label(first) == "7"
+        hold.release()
+    assert await models.until_retired(LIMIT_S)
+    with pytest.raises(ClosedError):
+        await label(first)
+    assert await label(second) == "7"
+    HOLD.set(None)
+    await models.close()
+
+
+@pytest.mark.anyio
+async def test_a_model_that_nobody_holds_gives_its_memory_back(
+    checkpoint: Checkpoint, settings: Settings
+):
+    """At once: the garbage collector may come much later."""
+    models = Models(lambda model: None, linger_s=3600)
+    first = Model(load_predictor(settings, checkpoint))
+    engine = weakref.ref(first.predictor.engine)
+    models.put_in_place(first)
+    models.put_in_place(Model(load_predictor(settings, checkpoint)))
+    del first
+    gc.disable()
+    try:
+        assert await models.until_retired(LIMIT_S)
+        assert engine() is None
+    finally:
+        gc.enable()
     await models.close()
 
 
