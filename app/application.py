@@ -1,6 +1,8 @@
 """Puts the service together: `create_app(settings)` is the ASGI application."""
 
 import asyncio
+import logging
+import threading
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -39,6 +41,8 @@ from app.wire import openapi, problems, refusals
 if TYPE_CHECKING:
     from app.telemetry.spans import Spans
 
+logger = logging.getLogger(__name__)
+
 DESCRIPTION = """\
 Classifies what it is sent with a Perceiver.
 
@@ -55,7 +59,7 @@ SHORT_CUTS = {
 
 def create_app(
     settings: Settings | None = None,
-    load: Callable[[Settings, Decoders], Predictor] = load_predictor,
+    load: Callable[[Settings], Predictor] = load_predictor,
 ) -> "Application":
     """The application of a service of its own.
 
@@ -64,42 +68,46 @@ def create_app(
         load: makes the predictor, ready to answer.
     """
     settings = settings or Settings()
-    budgets = Budgets(settings)
-    decoders = Decoders(settings, budgets.pending_pixels)
-    service = create_service(settings, budgets, decoders, load)
-    return Application(service, partial(load, settings, decoders))
+    return Application(create_service(settings), partial(load, settings))
 
 
 def create_service(
-    settings: Settings,
-    budgets: Budgets,
-    decoders: Decoders,
-    load: Callable[[Settings, Decoders], Predictor],
-    metrics_folder: Path | None = None,
+    settings: Settings, keys: Keys | None = None, metrics_folder: Path | None = None
 ) -> Service:
     """A service that has no model yet.
 
     Args:
         settings: of the service.
-        budgets: of what its requests may hold at once.
-        decoders: of their files.
-        load: makes the predictor of a reload, ready to answer.
+        keys: that are good now; by default those that the settings name.
         metrics_folder: where the workers of one service share what they count; None: it is one.
+
+    Raises:
+        KeysError: the keys that the settings name can't be had.
     """
     counts = Metrics(metrics_folder)
+    budgets = Budgets(settings)
     counts.follow(budgets)
+    decoders = Decoders(settings, budgets.pending_pixels)
     decoders.on_end = counts.decoder_ended
 
     def introduce(model: Model) -> None:
         card, engine = model.card, model.predictor.engine
         model.predictor.observe(counts)
+        model.predictor.decoders = decoders
         counts.model(card.name, card.version, engine.name, engine.device)
         counts.expect(card.labels, problems.KINDS)
 
     # As long as a request that has begun may take.
     models = Models(introduce, settings.body_timeout_s + settings.request_timeout_s + 1)
-    service = Service(settings, budgets, decoders, models, Keys.read(settings), counts)
-    service.reload = Reload(service, load)
+    service = Service(
+        settings,
+        budgets,
+        decoders,
+        models,
+        Keys.read(settings) if keys is None else keys,
+        counts,
+    )
+    service.reload = Reload(service)
     return service
 
 
@@ -130,6 +138,8 @@ class Application:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.startup.complete"})
+        # The first answers need not wait for this.
+        threading.Thread(target=self._prove_rest, name="prover", daemon=True).start()
         await receive()
         await self.stop()
         await send({"type": "lifespan.shutdown.complete"})
@@ -142,6 +152,10 @@ class Application:
         """
         predictor = await asyncio.to_thread(self._load)
         self.service.models.put_in_place(Model(predictor))
+
+    def _prove_rest(self) -> None:
+        for fault in self.service.model.prove_rest():
+            logger.error("%s", fault)
 
     async def stop(self) -> None:
         """Waits for the images taken to be answered."""

@@ -4,6 +4,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from app.streams import open_missing
+
 COMMANDS = {
     "serve": ("Answers over HTTP.", "app.serve_command"),
     "predict": ("Prints the label of each of some image files.", "app.predict_command"),
@@ -12,6 +14,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that the first argument names; returns the exit code."""
+    open_missing()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
         module = importlib.import_module(COMMANDS[arguments[0]][1])

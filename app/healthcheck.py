@@ -7,7 +7,8 @@ import sys
 
 def main() -> int:
     """Asks /health/ready on the port of PERCEIVER_PORT."""
-    port = int(os.environ.get("PERCEIVER_PORT", "8000"))
+    given = os.environ.get("PERCEIVER_PORT", "")
+    port = int(given) if given.isdecimal() else 8000  # Kubernetes may set it to tcp://...
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         connection.request("GET", "/health/ready")

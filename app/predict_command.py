@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import ValidationError
 
-from app.inference.budgets import Budgets
-from app.inference.decoders import Decoders
 from app.inference.engines import EngineError
 from app.inference.predictor import Classification, load_predictor
 from app.settings import Settings
@@ -149,9 +147,7 @@ def _content(name: str) -> bytes | OSError:
 def _local(weights: Path | None) -> _Predict:
     """Predicts with a checkpoint, in this process."""
     try:
-        settings = Settings(weights=weights) if weights else Settings()
-        decoders = Decoders(settings, Budgets(settings).pending_pixels)
-        predictor = load_predictor(settings, decoders)
+        predictor = load_predictor(Settings(weights=weights) if weights else Settings())
     except ValidationError as error:
         raise _RefusalError(validation_sentence(error)) from None
     except (CheckpointError, EngineError) as error:

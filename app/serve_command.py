@@ -6,6 +6,12 @@ import gc
 # 0.08 s. The service switches this on again when it is ready.
 gc.disable()
 
+from app.streams import open_missing
+
+open_missing()  # before anything else opens a file or a socket that stays
+
+import contextlib
+import logging.config
 import os
 import shlex
 import signal
@@ -14,20 +20,25 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from app.gate.keys import Keys, KeysError
+from app.gate.reload import Release
 from app.inference.engines import EngineError, choose_engine
 from app.server.supervisor import Supervisor
 from app.server.worker import FAILURE, serve
-from app.settings import Settings
+from app.settings import Settings, unknown_variables
+from app.telemetry.logs import configuration
 from model.checkpoint.config import validation_sentence
 from model.checkpoint.folder import CheckpointError, read_checkpoint
 
 SAMPLE = Path(__file__).parent / "samples" / "7.png"
 BAD_USAGE = 2
+
+logger = logging.getLogger("app.settings")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,13 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         settings = Settings(_cli_parse_args=sys.argv[1:] if argv is None else list(argv))
-        Keys.read(settings)
+        keys = Keys.read(settings)
     except ValidationError as error:
         return _fail(validation_sentence(error), BAD_USAGE)
     except (SettingsError, KeysError) as error:
         return _fail(str(error), BAD_USAGE)
+    _warn_of_unknown_variables(settings)
     try:
-        checkpoint = read_checkpoint(settings.weights)
+        release = Release(read_checkpoint(settings.weights), keys)
         engine, device = choose_engine(settings.engine, settings.device)
         listener = _bind(settings.host, settings.port)
     except (CheckpointError, EngineError) as error:
@@ -55,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}", FAILURE)
     url = _url(listener)
-    card = checkpoint.card
+    card = release.checkpoint.card
     greeting = f"""
 {card.name} {card.version} is ready: {engine} on {device}.
 
@@ -68,18 +80,18 @@ Ctrl+C stops it.
 """
 
     def greet() -> None:
-        print(greeting, flush=True)
+        _say(greeting, sys.stdout)
 
     # Until someone listens for it: nothing is in flight yet.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     try:
         if settings.workers == 1:
-            return serve(settings, checkpoint, listener, greet)
+            return serve(settings, release, listener, greet)
         gc.enable()
         # In memory where the system has such a folder: no disk is waited for, or full.
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         with tempfile.TemporaryDirectory(prefix="perceiver-", dir=memory) as folder:
-            return Supervisor(settings, checkpoint, listener, greet, Path(folder)).run()
+            return Supervisor(settings, release, listener, greet, Path(folder)).run()
     except KeyboardInterrupt:
         return 0
     except FileNotFoundError as error:
@@ -110,6 +122,20 @@ def _sample() -> str:
     return shlex.quote(str(path))
 
 
+def _warn_of_unknown_variables(settings: Settings) -> None:
+    warnings = unknown_variables(os.environ)
+    if warnings:
+        logging.config.dictConfig(configuration(settings.log_format))
+    for warning in warnings:
+        logger.warning("%s", warning)
+
+
 def _fail(sentence: str, code: int) -> int:
-    print(f"perceiver: {sentence}", file=sys.stderr)
+    _say(f"perceiver: {sentence}\n", sys.stderr)
     return code
+
+
+def _say(text: str, stream: TextIO) -> None:
+    """Writes at once, and goes on where nobody reads it or the disk is full."""
+    with contextlib.suppress(OSError):
+        os.write(stream.fileno(), text.encode(errors="backslashreplace"))

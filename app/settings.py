@@ -1,8 +1,12 @@
 """The service's settings: environment variables with the prefix PERCEIVER_, or flags."""
 
+import difflib
 import importlib.util
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -15,11 +19,21 @@ LogFormat = Literal["auto", "text", "json"]
 _SPAN_PACKAGES = ("opentelemetry.exporter.otlp.proto.http", "opentelemetry.instrumentation.asgi")
 
 
+PREFIX = "PERCEIVER_"
+# Where it is not below the current folder, it is looked for beside this package.
+_DEFAULT_WEIGHTS = Path("weights/perceiver-mnist")
+_BESIDE = Path(__file__).parents[1]
+_WEB_PORTS = {"http": 80, "https": 443}
+# Kubernetes tells each container of the services in its namespace, such as one named perceiver.
+_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://\S+")
+_SERVICE_VARIABLE = re.compile(r"\w*(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)\w*)")
+
+
 class Settings(BaseSettings):
     """Serves a classifier over HTTP."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PERCEIVER_",
+        env_prefix=PREFIX,
         frozen=True,
         cli_prog_name="perceiver serve",
         cli_kebab_case=True,
@@ -30,7 +44,7 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0: a free one")
-    weights: Path = Field(Path("weights/perceiver-mnist"), description="checkpoint folder")
+    weights: Path = Field(_DEFAULT_WEIGHTS, description="checkpoint folder")
     engine: Literal["auto", "onnxruntime", "torch"] = Field(
         "auto", description="runtime that computes; auto: torch where it finds a GPU"
     )
@@ -104,6 +118,30 @@ class Settings(BaseSettings):
         description="collector of OpenTelemetry that traces go to, as http://127.0.0.1:4318",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _find_default_weights(cls, values: dict[str, Any]) -> dict[str, Any]:
+        beside = _BESIDE / _DEFAULT_WEIGHTS
+        if "weights" in values or _DEFAULT_WEIGHTS.exists() or not beside.exists():
+            return values
+        return {**values, "weights": beside}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _overlook_service_links(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """PERCEIVER_PORT=tcp://... is Kubernetes' word for a service named perceiver."""
+        if _SERVICE_LINK.fullmatch(str(values.get("port", ""))):
+            return {name: value for name, value in values.items() if name != "port"}
+        return values
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: str) -> str:
+        for origin in filter(None, map(str.strip, origins.split(","))):
+            if origin not in ("*", "null") and origin != (right := _as_browsers_send(origin)):
+                raise ValueError(f"{origin} is no web origin as browsers send it; write {right}")
+        return origins
+
     @field_validator("otlp_endpoint")
     @classmethod
     def _spans_can_be_exported(cls, endpoint: str) -> str:
@@ -132,3 +170,39 @@ class Settings(BaseSettings):
     def threads(self) -> int:
         """Threads that one worker computes with: its share of the cores it may run on."""
         return max(1, usable_cores() // self.workers)
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A warning for each variable that has the settings' prefix and names none of them."""
+    names = [name.upper() for name in Settings.model_fields]
+    warnings = []
+    for variable, value in environment.items():
+        prefix, name = variable.upper()[: len(PREFIX)], variable.upper()[len(PREFIX) :]
+        if prefix != PREFIX or _SERVICE_VARIABLE.fullmatch(name):
+            continue
+        if _SERVICE_LINK.fullmatch(value) and name.endswith("PORT"):
+            if name == "PORT":
+                warnings.append(f"{variable} is {value}, a Kubernetes service, and sets no port")
+        elif name not in names:
+            nearest = difflib.get_close_matches(name, names, 1)
+            hint = f"; did you mean {PREFIX}{nearest[0]}?" if nearest else ""
+            warnings.append(f"{variable} is no setting{hint}")
+    return warnings
+
+
+def _as_browsers_send(origin: str) -> str:
+    """An address as an Origin header has it (RFC 6454, section 7): scheme, host, unusual port.
+
+    Raises:
+        ValueError: there is none in it.
+    """
+    try:
+        parts = urlsplit(origin if "://" in origin else f"https://{origin}")
+        host, port = (parts.hostname or "").encode("idna").decode(), parts.port
+    except ValueError:
+        host, port = "", None
+    if not re.fullmatch(r"[\w.:-]+", host, re.ASCII):
+        raise ValueError(f"{origin} is no web origin, as https://example.com is")
+    host = f"[{host}]" if ":" in host else host
+    usual = port in (None, _WEB_PORTS.get(parts.scheme))
+    return f"{parts.scheme}://{host}" if usual else f"{parts.scheme}://{host}:{port}"

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from app.application import create_app
 from app.gate.forms import FIELD, Form, FormLimits
 from app.inference.batcher import Batcher
-from app.inference.decoders import Decoders
 from app.inference.engines import EngineName, Outputs
 from app.inference.predictor import Predictor
 from app.server.worker import Server
@@ -33,7 +32,6 @@ from bench.tools.machine import ROOT, report, spread
 from model.checkpoint.folder import Checkpoint, read_checkpoint
 from model.modalities.digits.form import prepare
 from model.modalities.pillow import decode
-from tests.conftest import decoders_of
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -55,8 +53,8 @@ class Nothing:
         raise NotImplementedError  # no request here asks for explanations
 
 
-def load(settings: Settings, decoders: Decoders, checkpoint: Checkpoint | None = None) -> Predictor:
-    return Predictor(read_checkpoint(settings.weights).card, Nothing(), settings, decoders)
+def load(settings: Settings, checkpoint: Checkpoint | None = None) -> Predictor:
+    return Predictor(read_checkpoint(settings.weights).card, Nothing(), settings)
 
 
 def serve(port: int) -> None:
@@ -103,7 +101,7 @@ def stages() -> dict[str, list[float]]:
     call = form_call("/predict", image)
     settings = Settings()
     limits = FormLimits(FIELD, 1, settings.max_bytes, settings.max_bytes)
-    predictor = load(settings, decoders_of(settings))
+    predictor = load(settings)
     picture = decode(image, settings.max_pixels)
     spec = predictor.card.input
     pixels = prepare(picture, spec)

@@ -30,8 +30,8 @@ async def reload(request: Request) -> Response:
     service = Service.of(request)
     if not service.keys:
         raise RequestError(RELOAD_NEEDS_KEYS, "set API keys, or send the process SIGHUP")
-    before = service.predictor.card
+    before = service.card  # which must not keep that model from being retired
     await service.reload()
-    card = service.predictor.card
+    card = service.card
     answer = ReloadAnswer(model=card.name, version=card.version, previous=before.version)
     return answer.respond()

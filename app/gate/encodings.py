@@ -7,7 +7,7 @@ from collections.abc import Callable
 from starlette.requests import Request
 
 from app.gate.bodies import read_body
-from app.gate.service import HOLD
+from app.gate.service import TAKE
 from app.inference.batcher import DeadlineExceededError
 from app.wire.problems import MALFORMED_BODY, TOO_MANY_BYTES, UNSUPPORTED_ENCODING, RequestError
 
@@ -36,7 +36,7 @@ async def read_inflated(request: Request, max_bytes: int, timeout_s: float) -> b
     body = await read_body(request, max_bytes)
     if encoding == "identity":
         return body
-    hold: Callable[[int], None] = request.scope[HOLD]
+    take: Callable[[int], None] = request.scope[TAKE]
     deadline = asyncio.get_running_loop().time() + timeout_s
     stream = zlib.decompressobj(_WINDOW_BITS[encoding])
     content = bytearray()
@@ -46,7 +46,7 @@ async def read_inflated(request: Request, max_bytes: int, timeout_s: float) -> b
             while rest and not stream.eof:
                 piece = await asyncio.to_thread(stream.decompress, rest, _OUTPUT)
                 rest = stream.unconsumed_tail
-                hold(len(piece))
+                take(len(piece))
                 content += piece
                 if len(content) > max_bytes:
                     what = f"the body inflates to more than {max_bytes:,} bytes"

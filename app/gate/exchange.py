@@ -57,10 +57,10 @@ class Exchange:
             UploadsFullError: the uploads under way take all room.
         """
         message = await self._receive()
-        self.hold(len(message.get("body", b"")))
+        self.take(len(message.get("body", b"")))
         return message
 
-    def hold(self, size: int) -> None:
+    def take(self, size: int) -> None:
         """Takes room for bytes that the request brings, as they came or inflated, until its end.
 
         Raises:

@@ -10,8 +10,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.gate import keys
 from app.gate.exchange import Exchange
-from app.gate.service import HOLD, SERVICE, Service
+from app.gate.service import SERVICE, TAKE, Service
 from app.inference.batcher import QueueFullError
+from app.inference.models import HOLD, Hold
 from app.telemetry.logs import REQUEST_ID
 from app.wire import refusals
 
@@ -63,8 +64,10 @@ class Gate:
             await self._app(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, self._upload_bytes, self._spans)
-        scope[HOLD] = exchange.hold
+        scope[TAKE] = exchange.take
         REQUEST_ID.set(exchange.identity.request_id)
+        hold = Hold()
+        HOLD.set(hold)
         try:
             await self._admitted(scope, exchange.receive, exchange.send)
         except Exception as error:
@@ -74,6 +77,7 @@ class Gate:
             elif not exchange.complete:  # nothing but cutting it off is honest
                 raise
         finally:
+            hold.release()
             exchange.end(self._service.metrics)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:

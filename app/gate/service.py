@@ -15,10 +15,11 @@ from app.inference.predictor import Predictor
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from app.wire.problems import NOT_READY, RequestError
+from model.checkpoint.card import Card
 
 # Keys of a request's scope.
 SERVICE = "perceiver.service"
-HOLD = "perceiver.hold"  # takes room for so many bytes, until the request ends
+TAKE = "perceiver.take"  # takes room for so many bytes, until the request ends
 
 
 @dataclass(eq=False)
@@ -54,15 +55,22 @@ class Service:
 
     @property
     def model(self) -> Model:
-        """The model. Who took it before a reload may go on with it for one request.
+        """The model; the request under way may go on with it, whatever is reloaded meanwhile.
 
         Raises:
             RequestError: none is loaded yet.
         """
-        model = self.models.default
+        model = self.models.take_default()
         if model is None:
             raise RequestError(NOT_READY, "the model is not loaded")
         return model
+
+    @property
+    def card(self) -> Card:
+        """The model's, which the request under way does not go on to hold; raises as `model`."""
+        if self.models.default is None:
+            raise RequestError(NOT_READY, "the model is not loaded")
+        return self.models.default.card
 
     @property
     def predictor(self) -> Predictor:

@@ -1,5 +1,6 @@
 """Explanations: where the model looked, and what the answer rests on. No HTTP in here."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.inference.batcher import Batcher
-from app.inference.engines import ExplainingEngine
+from app.inference.engines import EngineError, ExplainingEngine, NoExplanationsError
 from app.inference.predictor import Classification, Predictor
 from model.checkpoint.attribution import occlusion, spread
 
@@ -37,13 +38,14 @@ class Explanation:
 class Explainer:
     """Explains one sample at a time in a thread of its own, so that predictions go on beside it.
 
-    What that takes is loaded for the first explanation.
+    What that takes is loaded by `load`, or else for the first explanation.
     """
 
     def __init__(self, predictor: Predictor) -> None:
         self.card = predictor.card
         self._predictor = predictor
         self._engine: ExplainingEngine | None = None
+        self._loading = threading.Lock()
         self._batcher = Batcher(self._explain, max_batch=1, max_queue=MAX_WAITING)
 
     async def explain(self, content: bytes, deadline: float) -> Explanation:
@@ -56,7 +58,8 @@ class Explainer:
         Raises:
             InputError: the bytes can't be read.
             BatcherError: too many wait, the deadline passed, or `close` was called.
-            EngineError: the engine can't compute this sample, or can't explain.
+            EngineError: the engine can't compute this sample.
+            NoExplanationsError: the checkpoint lacks what explains, or holds something else.
         """
         prediction, values = await self._predictor.predict_and_show(content, deadline)
         (outcome,) = await self._batcher.submit([(values, prediction.label)], deadline)
@@ -67,11 +70,26 @@ class Explainer:
     async def close(self) -> None:
         """Takes no more samples and returns when those taken have been explained."""
         await self._batcher.close()
+        self._engine = None
+
+    def load(self) -> ExplainingEngine:
+        """Loads and proves what explains, unless that is done; blocks.
+
+        Raises:
+            NoExplanationsError: the checkpoint lacks it.
+            EngineError: the checkpoint holds something that does not explain its model.
+        """
+        with self._loading:
+            if self._engine is None:
+                self._engine = self._predictor.engine.explaining()
+            return self._engine
 
     def _explain(self, items: Sequence[tuple[NDArray[Any], str]]) -> list[Maps]:
-        if self._engine is None:
-            self._engine = self._predictor.engine.explaining()
-        engine, card = self._engine, self._predictor.card
+        try:
+            engine = self.load()
+        except EngineError as error:
+            raise NoExplanationsError(str(error)) from error
+        card = self._predictor.card
         ((values, label),) = items  # a batch of one
         attention = engine.attention(values[None])[0].mean(axis=1)  # (depth, L, *grid)
         attribution = occlusion(

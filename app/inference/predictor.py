@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from app.inference import batcher
 from app.inference.batcher import Batcher
+from app.inference.budgets import Budgets
 from app.inference.decoders import Decoders
-from app.inference.engines import Engine, EngineError, create_engine, prove
+from app.inference.engines import Engine, EngineError, SelfCheck, create_engine, prove
 from app.settings import Settings
 from model.checkpoint.card import Card, InputSpec
 from model.checkpoint.folder import PARTS_FOLDER, Checkpoint, CheckpointError, read_checkpoint
@@ -108,9 +109,10 @@ def _groups(costs: Mapping[int, Cost]) -> list[list[int]]:
 
 
 class Predictor:
-    """Owns the engine and the batcher before it; files are decoded by the worker's decoders.
+    """Owns the engine and the batcher before it. Nothing it does blocks the event loop.
 
-    Nothing it does blocks the event loop.
+    Attributes:
+        decoders: of files: its own, until it gets those of its worker, which all models share.
     """
 
     def __init__(
@@ -118,7 +120,6 @@ class Predictor:
         card: Card,
         engine: Engine,
         settings: Settings,
-        decoders: Decoders,
         find_parts: FindParts | None = None,
     ) -> None:
         self.card = card
@@ -132,9 +133,9 @@ class Predictor:
         self.limits = Limits(settings.max_pixels)
         self._prepare = partial(_prepare, card.input.modality, card.input, self.limits)
         self._settings = settings
+        self.decoders = Decoders(settings, Budgets(settings).pending_pixels)
         self._undecoded = 0
         self._observer: Observer | None = None
-        self._decoders = decoders
         self._batcher = Batcher(
             self._outputs,
             max_batch=settings.max_batch,
@@ -223,7 +224,7 @@ class Predictor:
         work = Cost(max(cost.pixels, least))
         self._undecoded += 1
         try:
-            (result,) = await self._decoders.run(function, [content], [work], deadline)
+            (result,) = await self.decoders.run(function, [content], [work], deadline)
         finally:
             self._undecoded -= 1
         if isinstance(result, InputError):
@@ -252,7 +253,7 @@ class Predictor:
 
     def stuck(self) -> bool:
         """Whether the engine or a decoder has been at one thing for longer than any should take."""
-        return self._batcher.busy_for() > STUCK_AFTER_S or self._decoders.stuck()
+        return self._batcher.busy_for() > STUCK_AFTER_S or self.decoders.stuck()
 
     async def can_answer(self, deadline: float) -> bool:
         """Whether the engine computes and files can be decoded; what failed last is tried again."""
@@ -260,7 +261,7 @@ class Predictor:
             return False
         if not self._batcher.healthy:
             await self._batcher.submit([self._empty()], deadline)
-        return self._batcher.healthy and await self._decoders.can_decode(deadline)
+        return self._batcher.healthy and await self.decoders.can_decode(deadline)
 
     async def close(self) -> None:
         """Takes no more samples and returns when those taken have been answered."""
@@ -295,7 +296,7 @@ class Predictor:
         groups = _groups(costs)
         self._undecoded += len(contents)
         try:
-            results = await self._decoders.run(
+            results = await self.decoders.run(
                 self._prepare,
                 [[contents[index] for index in group] for group in groups],
                 [Cost(sum(costs[index].pixels for index in group)) for group in groups],
@@ -351,14 +352,11 @@ class Predictor:
         return np.zeros(self.card.input.array_shape, self.card.input.dtype)
 
 
-def load_predictor(
-    settings: Settings, decoders: Decoders, checkpoint: Checkpoint | None = None
-) -> Predictor:
+def load_predictor(settings: Settings, checkpoint: Checkpoint | None = None) -> Predictor:
     """Reads the checkpoint, loads the engine and warms it up.
 
     Args:
         settings: of the service.
-        decoders: of the worker.
         checkpoint: in the place of the one in the settings' folder.
 
     Raises:
@@ -366,10 +364,15 @@ def load_predictor(
         EngineError: the engine or device can't be had, or does not compute what it should.
     """
     checkpoint = checkpoint or read_checkpoint(settings.weights)
-    engine = create_engine(checkpoint, settings.engine, settings.device, settings.threads)
-    prove(engine, checkpoint)
-    predictor = Predictor(checkpoint.card, engine, settings, decoders, _part_finder(checkpoint))
-    predictor.warm_up([1, settings.max_batch])
+    try:
+        engine = create_engine(checkpoint, settings.engine, settings.device, settings.threads)
+        prove(engine, SelfCheck.of(checkpoint))
+        predictor = Predictor(checkpoint.card, engine, settings, _part_finder(checkpoint))
+        predictor.warm_up([1, settings.max_batch])
+    except (CheckpointError, EngineError):
+        raise
+    except Exception as error:  # whatever a checkpoint that is none makes of its readers
+        raise CheckpointError(f"{checkpoint.folder} can't be used: {error!r}") from error
     return predictor
 
 

@@ -1,53 +1,51 @@
 """The pipe between the supervisor and a worker: its messages and both of its ends.
 
-A reload is a two-phase commit: `Prepare`, then `Commit` or `Abort`, each answered by `Done`.
+A reload is a two-phase commit: `Prepare`, then `Commit`, each answered by `Done`, or `Abort`.
 """
 
 import asyncio
 import contextlib
-import functools
-import logging
+import itertools
 import queue
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import assert_never
 
-from app.gate.reload import UNUSABLE, Replacement, prepare, put_in_place
+from app.gate.reload import Release, Replacement, prepare, put_in_place, told
 from app.gate.service import Service
-from app.inference.predictor import load_predictor
 from app.wire.problems import RELOAD_FAILED, RequestError
-from model.checkpoint.folder import Checkpoint
 
 HEARTBEAT_S = 1.0
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Load and prove this checkpoint; go on serving the one before."""
+    """Load this release; go on serving the one before."""
 
-    checkpoint: Checkpoint
+    reload: int  # its number, which `Done` repeats
+    release: Release
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Serve the prepared checkpoint from now on."""
+    """Serve the prepared release from now on."""
+
+    reload: int
 
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Drop the prepared checkpoint, if there is one."""
+    """Drop the prepared release, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """The reload that this worker requested has ended; `error` says why it failed, if it did."""
+    """A reload that this worker requested has ended; `error` says why it failed, if it did."""
 
+    request: int
     error: str | None
 
 
@@ -58,14 +56,17 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The latest `Prepare`, `Commit` or `Abort` was carried out, or failed with this error."""
+    """The latest `Prepare` or `Commit` of a reload was carried out, or failed with this error."""
 
+    reload: int
     error: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class ReloadRequested:
     """A client of this worker asks for a reload of all workers; answered by `Reloaded`."""
+
+    request: int  # its number, which `Reloaded` repeats
 
 
 Order = Prepare | Commit | Abort | Reloaded  # from the supervisor
@@ -124,7 +125,9 @@ class WorkerEnd:
         self._pipe = pipe
         self._metrics_folder = metrics_folder
         self._prepared: Replacement | None = None
-        self._reloaded: asyncio.Future[str | None] | None = None
+        self._requests: dict[int, asyncio.Future[str | None]] = {}
+        self._numbers = itertools.count()
+        self._orders = asyncio.Queue[Order]()
 
     def start(self, stop: Callable[[], None]) -> None:
         """Sends the first heartbeat, and listens from now on in a thread.
@@ -134,75 +137,78 @@ class WorkerEnd:
         """
         self._loop = asyncio.get_running_loop()
         self._service.reload = self._request_reload
-        self._beating = self._loop.create_task(self._beat())
+        self._tasks = [self._loop.create_task(work()) for work in (self._beat, self._obey)]
         threading.Thread(target=self._listen, args=(stop,), daemon=True).start()
 
     async def _beat(self) -> None:
         while True:
-            if not self._service.predictor.stuck():
+            model = self._service.models.default
+            if model is not None and not model.predictor.stuck():
                 self._send(Heartbeat())
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _request_reload(self) -> None:
-        if self._reloaded is None:
-            self._reloaded = self._loop.create_future()
-            self._send(ReloadRequested())
-        error = await asyncio.shield(self._reloaded)
+        number = next(self._numbers)
+        self._requests[number] = self._loop.create_future()
+        self._send(ReloadRequested(number))
+        try:
+            error = await self._requests[number]
+        finally:
+            del self._requests[number]
         if error is not None:
             raise RequestError(RELOAD_FAILED, error)
 
     def _listen(self, stop: Callable[[], None]) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
-                self._obey(self._pipe.recv())
+                order = self._pipe.recv()
+                if isinstance(order, Reloaded):
+                    self._loop.call_soon_threadsafe(self._end_request, order)
+                else:
+                    self._loop.call_soon_threadsafe(self._orders.put_nowait, order)
         # Without a supervisor nobody would stop this worker, or remove what it shares.
         shutil.rmtree(self._metrics_folder, ignore_errors=True)
         self._loop.call_soon_threadsafe(stop)
 
-    def _obey(self, order: Order) -> None:
-        match order:
-            case Prepare(checkpoint):
-                self._carry_out(functools.partial(self._prepare, checkpoint))
-            case Commit():
-                self._loop.call_soon_threadsafe(self._carry_out, self._commit)
-            case Abort():
-                self._loop.call_soon_threadsafe(self._carry_out, self._abort)
-            case Reloaded(error):
-                self._loop.call_soon_threadsafe(self._end_request, error)
-            case _:
-                assert_never(order)
+    async def _obey(self) -> None:
+        """Carries out one order after the other."""
+        while True:
+            match await self._orders.get():
+                case Prepare(number, release):
+                    await self._drop()
+                    await self._carry_out(number, self._prepare(release))
+                case Commit(number):
+                    await self._carry_out(number, self._commit())
+                case Abort():
+                    await self._drop()
 
-    def _carry_out(self, step: Callable[[], None]) -> None:
+    async def _carry_out(self, reload: int, step: Coroutine[None, None, None]) -> None:
         """Answers the supervisor, which waits for it, whatever the step raises."""
+        error = None
         try:
-            step()
-        except UNUSABLE as error:
-            self._send(Done(str(error)))
-        except Exception as error:
-            logger.exception("reload: an unexpected error")
-            self._send(Done(f"an unexpected {type(error).__name__}: {error}"))
-        else:
-            self._send(Done(None))
+            await step
+        except Exception as raised:
+            error = told(raised)
+        self._send(Done(reload, error))
 
-    def _prepare(self, checkpoint: Checkpoint) -> None:
-        load = functools.partial(load_predictor, checkpoint=checkpoint)
-        self._prepared = prepare(self._service, load)
+    async def _prepare(self, release: Release) -> None:
+        self._prepared = await prepare(self._service, release)
 
-    def _commit(self) -> None:
+    async def _commit(self) -> None:
         if self._prepared is None:
             raise RuntimeError("there is nothing to commit")
         put_in_place(self._service, self._prepared)
         self._prepared = None
 
-    def _abort(self) -> None:
-        if self._prepared is not None:  # its threads would keep the model in memory
-            self._closing = self._loop.create_task(self._prepared.model.close())
-        self._prepared = None
+    async def _drop(self) -> None:
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:  # its threads would keep the model in memory
+            await prepared.model.close()
 
-    def _end_request(self, error: str | None) -> None:
-        if self._reloaded is not None:
-            self._reloaded.set_result(error)
-        self._reloaded = None
+    def _end_request(self, end: Reloaded) -> None:
+        request = self._requests.get(end.request)
+        if request is not None and not request.done():  # else its client has gone
+            request.set_result(end.error)
 
     def _send(self, report: Report) -> None:
         with contextlib.suppress(OSError):  # the supervisor has gone, see `_listen`

@@ -10,14 +10,14 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import assert_never
 
+from app.gate.reload import Release
 from app.server.control import Done, Heartbeat, ReloadRequested, Report
 from app.server.reload_coordinator import ReloadCoordinator
 from app.server.signals import Signals
 from app.server.worker import FAILURE
-from app.server.worker_process import WorkerProcess
+from app.server.worker_process import WorkerProcess, grace_s
 from app.settings import Settings
 from app.telemetry.logs import configuration
-from model.checkpoint.folder import Checkpoint
 
 # A worker that has not told for so long that it can answer is taken for hung.
 SILENCE_S = 30.0
@@ -34,8 +34,8 @@ class Supervisor:
 
     Args:
         settings: of the service.
-        checkpoint: to serve first; workers that are replaced serve it too, whatever has become of
-            its folder.
+        release: to serve first; workers that are replaced serve it too, whatever has become of
+            its files.
         listener: bound; closed here when the service stops.
         on_ready: called when all workers are ready.
         metrics_folder: where the workers share what they count.
@@ -44,7 +44,7 @@ class Supervisor:
     def __init__(
         self,
         settings: Settings,
-        checkpoint: Checkpoint,
+        release: Release,
         listener: socket.socket,
         on_ready: Callable[[], None],
         metrics_folder: Path,
@@ -54,7 +54,7 @@ class Supervisor:
         self._listener = listener
         self._on_ready = on_ready
         self._workers: list[WorkerProcess] = []
-        self._reloads = ReloadCoordinator(settings.weights, checkpoint, self._workers)
+        self._reloads = ReloadCoordinator(settings, release, self._workers)
         self._numbers = itertools.count(1)
         self._been_ready = False
         self._stop_by: float | None = None
@@ -88,7 +88,7 @@ class Supervisor:
 
     def _wait(self, signals: Signals) -> None:
         """Until something happens, or a second has passed."""
-        pipes = [worker.control.pipe for worker in self._workers]
+        pipes = [self._reloads.pipe, *(worker.control.pipe for worker in self._workers)]
         sentinels = [worker.process.sentinel for worker in self._workers]
         pause = self._start_no_sooner - time.monotonic()
         wait([signals.socket, *pipes, *sentinels], timeout=pause if 0 < pause < 1 else 1)
@@ -100,7 +100,7 @@ class Supervisor:
             worker = WorkerProcess(
                 next(self._numbers),
                 self._settings,
-                self._reloads.checkpoint,
+                self._reloads.release,
                 self._listener,
                 self._metrics_folder,
             )
@@ -112,17 +112,17 @@ class Supervisor:
             case Heartbeat():
                 if not worker.ready:
                     self._welcome(worker)
-            case Done(error):
-                self._reloads.answered(worker, error)
-            case ReloadRequested():
-                self._reloads.request(worker)
+            case Done(number, error):
+                self._reloads.answered(worker, number, error)
+            case ReloadRequested(number):
+                self._reloads.request(worker, number)
             case _:
                 assert_never(report)
 
     def _welcome(self, worker: WorkerProcess) -> None:
         """Counts a worker among those that are ready."""
         worker.ready = True
-        if worker.checkpoint is not self._reloads.checkpoint:
+        if worker.release is not self._reloads.release:
             worker.stop()  # a reload came between: its successor has the new one
         if not self._been_ready and all(other.ready for other in self._workers):
             self._been_ready = True
@@ -133,12 +133,15 @@ class Supervisor:
         now = time.monotonic()
         if self._stop_by is not None and now > self._stop_by:
             self._kill_all()
-        self._reloads.kill_the_late()
+        self._reloads.tend()
         for worker in list(self._workers):
             if not worker.process.is_alive():
                 if not self._forget(worker, now):
                     return False
-            elif now - worker.heard > (SILENCE_S if worker.ready else START_LIMIT_S):
+            elif (
+                now - worker.heard > (SILENCE_S if worker.ready else START_LIMIT_S)
+                or now > worker.stop_by
+            ):
                 logger.error("worker %s hangs: it is killed", worker.process.pid)
                 worker.process.kill()
         return True
@@ -162,8 +165,8 @@ class Supervisor:
     def _stop(self) -> None:
         # Connections are refused when the last worker stops listening, not kept waiting for none.
         self._listener.close()
-        grace_s = self._settings.drain_delay_s + self._settings.request_timeout_s + 5
-        self._stop_by = time.monotonic() + grace_s
+        self._reloads.stop()
+        self._stop_by = time.monotonic() + grace_s(self._settings)
         for worker in self._workers:
             worker.stop()
 

@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from app.inference.budgets import Budgets
-from app.inference.decoders import Decoders
+from app.gate.reload import Release
 from app.inference.predictor import load_predictor
 from app.server.connections import KEEP_ALIVE_S, ConnectionLimits, limited, sweep
 from app.server.control import Order, Report, WorkerEnd
 from app.settings import Settings
 from app.telemetry.logs import configuration
 from app.wire.problems import RequestError
-from model.checkpoint.folder import Checkpoint
 
 if TYPE_CHECKING:
     from app.application import Application
@@ -164,7 +162,7 @@ class Server(uvicorn.Server):
 
 def serve(
     settings: Settings,
-    checkpoint: Checkpoint,
+    release: Release,
     listener: socket.socket,
     on_ready: Callable[[], None],
 ) -> int:
@@ -172,12 +170,12 @@ def serve(
 
     Args:
         settings: of the service.
-        checkpoint: to serve first.
+        release: to serve first.
         listener: bound to its address.
         on_ready: called when connections are accepted.
     """
     try:
-        app = _application(settings, checkpoint)
+        app = _application(settings, release)
         Server(app, on_ready, supervised=False).serve_on(listener)
     except SystemExit as stop:  # 0 for a signal during the start; a failure is logged
         return FAILURE if stop.code else 0
@@ -186,7 +184,7 @@ def serve(
 
 def serve_under_supervisor(
     settings: Settings,
-    checkpoint: Checkpoint,
+    release: Release,
     listener: socket.socket,
     pipe: "Connection[Report, Order]",
     metrics_folder: Path,
@@ -195,30 +193,28 @@ def serve_under_supervisor(
 
     Args:
         settings: of the service.
-        checkpoint: to serve first.
+        release: to serve first.
         listener: bound to the address that all share.
         pipe: to the supervisor, whose end is the sign to stop.
         metrics_folder: where the workers share what they count.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C, which the supervisor gets
-    app = _application(settings, checkpoint, metrics_folder)
+    app = _application(settings, release, metrics_folder)
     control = WorkerEnd(app.service, pipe, metrics_folder)
     server = Server(app, lambda: control.start(server.drain), supervised=True)
     server.serve_on(listener)
 
 
 def _application(
-    settings: Settings, checkpoint: Checkpoint, metrics_folder: Path | None = None
+    settings: Settings, release: Release, metrics_folder: Path | None = None
 ) -> "Application":
     """The application, made while its model is loaded in another thread."""
     loader = ThreadPoolExecutor(1, "loader")
-    budgets = Budgets(settings)
-    decoders = Decoders(settings, budgets.pending_pixels)
-    predictor = loader.submit(load_predictor, settings, decoders, checkpoint)
+    predictor = loader.submit(load_predictor, settings, release.checkpoint)
     # To import it takes about as long as all that comes before.
     from app.application import Application, create_service
 
-    service = create_service(settings, budgets, decoders, load_predictor, metrics_folder)
+    service = create_service(settings, release.keys, metrics_folder)
     app = Application(service, predictor.result)
     loader.shutdown(wait=False)
     return app

@@ -1,23 +1,30 @@
 """A worker as its supervisor sees it: a process, and the pipe to it."""
 
+import math
 import multiprocessing
 import socket
 import time
 from pathlib import Path
 
+from app.gate.reload import Release
 from app.server.control import SupervisorEnd
 from app.server.worker import serve_under_supervisor
 from app.settings import Settings
-from model.checkpoint.folder import Checkpoint
+
+
+def grace_s(settings: Settings) -> float:
+    """Seconds in which a process that was told to stop answers what it has taken, and ends."""
+    return settings.drain_delay_s + settings.request_timeout_s + 5
 
 
 class WorkerProcess:
     """Starts a worker.
 
     Attributes:
-        checkpoint: what it serves, or will serve once it has started.
+        release: what it serves, or will serve once it has started.
         started, heard: its start and its latest report, on the monotonic clock.
         ready: whether it has started.
+        stop_by: when it must have ended, on the monotonic clock.
         control: the pipe to it.
     """
 
@@ -25,19 +32,20 @@ class WorkerProcess:
         self,
         number: int,
         settings: Settings,
-        checkpoint: Checkpoint,
+        release: Release,
         listener: socket.socket,
         metrics_folder: Path,
     ) -> None:
-        self.checkpoint = checkpoint
+        self.release = release
+        self._settings = settings
         self.started = self.heard = time.monotonic()
         self.ready = False
-        self._stopping = False
+        self.stop_by = math.inf
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         self.process = context.Process(
             target=serve_under_supervisor,
-            args=(settings, checkpoint, listener, theirs, metrics_folder),
+            args=(settings, release, listener, theirs, metrics_folder),
             name=f"worker-{number}",
         )
         self.process.start()
@@ -47,11 +55,11 @@ class WorkerProcess:
     @property
     def stays(self) -> bool:
         """Whether it serves and goes on to."""
-        return self.ready and not self._stopping
+        return self.ready and self.stop_by == math.inf
 
     def stop(self) -> None:
         """Lets it end when it has answered what it has taken."""
-        self._stopping = True
+        self.stop_by = min(self.stop_by, time.monotonic() + grace_s(self._settings))
         self.process.terminate()
 
     def close(self) -> None:

@@ -101,7 +101,8 @@ class LineHandler(logging.Handler):
             with contextlib.suppress(IndexError):  # that was all, or another thread was quicker
                 while not lines or len(lines) + len(self._held[0]) <= _WHOLE:
                     lines += self._held.popleft()
-            with contextlib.suppress(OSError, ValueError):  # a full disk must not cost an answer
+            # Neither a full disk nor a stderr that is closed or None must cost an answer.
+            with contextlib.suppress(OSError, ValueError, AttributeError):
                 os.write(sys.stderr.fileno(), lines)
 
 

@@ -317,7 +317,7 @@ def _numbers(data: list[Any], name: str) -> NDArray[np.uint8]:
     raise WireError(f"input {name} holds something else than whole numbers from 0 to 255")
 
 
-def _has_wide_characters(text: bytes) -> bool:
+def _has_wide_characters(text: bytes | bytearray) -> bool:
     """Whether some character may lie beyond Latin-1, as it is or escaped."""
     return not text.isascii() or text.count(rb"\u") > text.count(rb"\u00")
 

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from model.checkpoint.card import Card
 from model.checkpoint.config import validation_sentence
+from model.checkpoint.files import read_regular
 from model.errors import UserError
 
 CARD_FILE = "card.json"
@@ -32,6 +33,9 @@ EXPLAIN_FILE = "explain.onnx"  # tells where the model looks; takes its arrays f
 
 PARTS_FOLDER = "parts/"  # what the modality finds the parts of a sample with
 NOVELTY_PREFIX = "novelty."  # of the novelty head's arrays in WEIGHTS_FILE
+
+MAX_CARD_BYTES = 2**24
+MAX_FILE_BYTES = 2**31  # of any other file: ONNX has no larger ones
 
 
 class CheckpointError(UserError):
@@ -163,7 +167,7 @@ def check_replaceable(folder: Path) -> None:
 
 def _read(folder: Path, name: str) -> bytes:
     try:
-        return (folder / name).read_bytes()
+        return read_regular(folder / name, MAX_CARD_BYTES if name == CARD_FILE else MAX_FILE_BYTES)
     except FileNotFoundError:
         if not folder.is_dir():
             raise CheckpointError(f"there is no checkpoint folder {folder}") from None

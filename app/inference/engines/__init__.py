@@ -5,13 +5,19 @@ Only this folder knows which runtime computes; a runtime is imported when it is 
 
 import importlib.util
 import io
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.checkpoint.folder import SELF_CHECK_PREFIX, Checkpoint
+from model.checkpoint.folder import (
+    SELF_CHECK_FILE,
+    SELF_CHECK_PREFIX,
+    Checkpoint,
+    CheckpointError,
+)
 
 EngineName = Literal["onnxruntime", "torch"]
 
@@ -53,6 +59,7 @@ class Engine(Protocol):
 
         Raises:
             NoExplanationsError: the checkpoint lacks what this takes.
+            EngineError: the checkpoint holds something that does not explain its model.
         """
         ...
 
@@ -119,32 +126,91 @@ def create_engine(checkpoint: Checkpoint, engine: str, device: str, threads: int
     return OnnxRuntimeEngine(checkpoint, threads)
 
 
-def prove(engine: Engine, checkpoint: Checkpoint) -> None:
+@dataclass(frozen=True)
+class SelfCheck:
+    """Samples, and what a model must make of them."""
+
+    values: NDArray[Any]  # (B, C, *shape) of the input's dtype, at least one
+    expected: Outputs
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self:
+        """The checkpoint's own.
+
+        Raises:
+            CheckpointError: it is damaged, or of another model than the card's.
+        """
+        card, path = checkpoint.card, checkpoint.folder / SELF_CHECK_FILE
+        try:
+            with np.load(io.BytesIO(checkpoint.self_check)) as arrays:
+                values = arrays[f"{SELF_CHECK_PREFIX}{card.input.name}"]
+                expected = Outputs(arrays["logits"], arrays["novelty"])
+        except Exception as error:  # whatever a damaged archive makes of its readers
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+        count = len(values) if values.ndim else 0
+        fits = (
+            count > 0
+            and values.shape[1:] == card.input.array_shape
+            and values.dtype == card.input.dtype
+            and expected.logits.shape == (count, len(card.labels))
+            and expected.novelty.shape == (count,)
+            and all(np.issubdtype(output.dtype, np.floating) for output in expected)
+        )
+        if not fits:
+            raise CheckpointError(f"{path} is of another model than the card's")
+        return cls(values, expected)
+
+
+def prove(engine: Engine, check: SelfCheck) -> None:
     """Makes sure that an engine computes what the checkpoint's model should; in a batch and alone.
 
     Raises:
         EngineError: it can't compute, or its outputs are off by more than its tolerance.
     """
-    with np.load(io.BytesIO(checkpoint.self_check)) as arrays:
-        values = arrays[f"{SELF_CHECK_PREFIX}{checkpoint.card.input.name}"]
-        expected = Outputs(arrays["logits"], arrays["novelty"])
     where = f"the {engine.name} engine on {engine.device} fails its self-check"
     for rows in (slice(None), slice(1)):
         try:
-            actual = engine.compute(values[rows])
+            actual = engine.compute(check.values[rows])
         except Exception as error:
             raise EngineError(f"{where}: {error}") from error
-        for name, ours, theirs in zip(Outputs._fields, actual, expected, strict=True):
-            difference = float(np.abs(ours - theirs[rows]).max())
-            if not difference <= engine.tolerance:  # nor NaN
-                raise EngineError(
-                    f"{where}: {name} are off by {difference:.2g}, more than {engine.tolerance}"
-                )
+        for name, ours, theirs in zip(Outputs._fields, actual, check.expected, strict=True):
+            _compare(where, name, ours, theirs[rows], engine.tolerance)
+
+
+def prove_explaining(engine: ExplainingEngine, check: SelfCheck, tolerance: float) -> None:
+    """Makes sure that an engine explains the model that the checkpoint holds, on one sample.
+
+    Raises:
+        EngineError: it can't compute, its logits are off by more than the tolerance, or its
+            attention is none.
+    """
+    where, sample = "explaining fails its self-check", check.values[:1]
+    try:
+        logits, attention = engine.logits(sample), engine.attention(sample)
+    except Exception as error:
+        raise EngineError(f"{where}: {error}") from error
+    _compare(where, "logits", logits, check.expected.logits[:1], tolerance)
+    if attention.ndim != sample.ndim + 2 or not attention.size or not np.isfinite(attention).all():
+        raise EngineError(f"{where}: its attention {attention.shape} is none")
+
+
+def _compare(
+    where: str, name: str, ours: NDArray[Any], theirs: NDArray[Any], tolerance: float
+) -> None:
+    if ours.shape != theirs.shape:
+        raise EngineError(f"{where}: {name} are {ours.shape} in place of {theirs.shape}")
+    difference = float(np.abs(ours - theirs).max())
+    if not difference <= tolerance:  # nor NaN
+        raise EngineError(f"{where}: {name} are off by {difference:.2g}, more than {tolerance}")
 
 
 def _installed(engine: EngineName) -> EngineName:
     if importlib.util.find_spec(engine) is None:
-        raise EngineError(f"the engine {engine} is not installed")
+        extra = "[torch]" if engine == "torch" else ""
+        raise EngineError(
+            f"the engine {engine} is not installed: run pip install '.{extra}' in the project's "
+            "folder"
+        )
     return engine
 
 

@@ -7,8 +7,21 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from app.inference.engines import EngineError, EngineName, NoExplanationsError, Outputs
-from model.checkpoint.folder import EXPLAIN_FILE, ONNX_FILE, Checkpoint, explain_weights
+from app.inference.engines import (
+    EngineError,
+    EngineName,
+    NoExplanationsError,
+    Outputs,
+    SelfCheck,
+    prove_explaining,
+)
+from model.checkpoint.folder import (
+    EXPLAIN_FILE,
+    ONNX_FILE,
+    WEIGHTS_FILE,
+    Checkpoint,
+    explain_weights,
+)
 
 
 class OnnxRuntimeEngine:
@@ -31,7 +44,9 @@ class OnnxRuntimeEngine:
 
     def explaining(self) -> "OnnxRuntimeExplainingEngine":
         """The same model, loaded anew to explain; on one core, to leave the others to `compute`."""
-        return OnnxRuntimeExplainingEngine(self._checkpoint)
+        engine = OnnxRuntimeExplainingEngine(self._checkpoint)
+        prove_explaining(engine, SelfCheck.of(self._checkpoint), self.tolerance)
+        return engine
 
 
 class OnnxRuntimeExplainingEngine:
@@ -42,7 +57,11 @@ class OnnxRuntimeExplainingEngine:
         if checkpoint.explain_onnx is None:
             raise NoExplanationsError(f"there is no {path}: `perceiver export` makes it")
         self._input = checkpoint.card.input.name
-        arrays = explain_weights(checkpoint.weights)
+        try:
+            arrays = explain_weights(checkpoint.weights)
+        except Exception as error:  # whatever a damaged file makes of its readers
+            path = checkpoint.folder / WEIGHTS_FILE
+            raise EngineError(f"{path} holds no arrays: {error!r}") from error
         options = _options()
         options.add_external_initializers(
             list(arrays), [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in arrays.values()]

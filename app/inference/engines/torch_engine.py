@@ -12,7 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from app.inference.engines import EngineError, EngineName, Outputs
+from app.inference.engines import (
+    EngineError,
+    EngineName,
+    Outputs,
+    SelfCheck,
+    prove_explaining,
+)
 from model.checkpoint.card import InputSpec
 from model.checkpoint.folder import Checkpoint
 from model.network.recognizer import (
@@ -45,6 +51,7 @@ class TorchEngine:
         self.tolerance = 5e-2 if on_cuda else 1e-3
         recognizer = load_recognizer(checkpoint)
         self._spec = checkpoint.card.input
+        self._check = SelfCheck.of(checkpoint)
         try:
             # A copy, for explanations keep the weights as they are.
             self._recognizer = copy.deepcopy(folded(recognizer)).to(device)
@@ -82,6 +89,7 @@ class TorchEngine:
 
     def explaining(self) -> "TorchEngine":
         """This engine itself: explanations take weights of their own."""
+        prove_explaining(self, self._check, self.tolerance)
         return self
 
 

@@ -54,7 +54,7 @@ def engine() -> MoodyEngine:
 @pytest.fixture
 async def app(engine: MoodyEngine, checkpoint: Checkpoint) -> AsyncIterator[Application]:
     settings = Settings(max_queue=2, max_files=2, request_timeout_s=2)
-    app = create_app(settings, lambda *args: Predictor(checkpoint.card, engine, *args))
+    app = create_app(settings, lambda settings: Predictor(checkpoint.card, engine, settings))
     await app.start()
     yield app
     engine.open.set()

@@ -1,10 +1,11 @@
 """Who may come in, what pages may do, and what slow or greedy clients can't."""
 
+import os
 import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -91,6 +92,65 @@ def test_without_a_good_key_nothing_but_health_answers(
         assert response.json().keys() == {"error"}
         for path in ("/health", "/health/live", "/health/ready", "/v2/health/live", "/"):
             assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([("Authorization", "Bearer proxy's"), ("X-API-Key", "first-key")], 200),
+        ([("X-API-Key", "first-key"), ("Authorization", "Bearer proxy's")], 200),
+        ([("X-API-Key", "bad"), ("Authorization", "bearer second-key")], 200),
+        ([("X-API-Key", "bad"), ("X-API-Key", ""), ("X-API-Key", "third-key")], 200),
+        ([("Authorization", "Bearer bad"), ("Authorization", "Bearer first-key")], 200),
+        ([("Authorization", "Basic Zm9v"), ("X-API-Key", "first-key")], 200),
+        ([("Authorization", "Bearer bad"), ("X-API-Key", "bad")], 401),
+        ([("X-API-Key", f"bad{n}") for n in range(50)] + [("X-API-Key", "first-key")], 401),
+    ],
+)
+def test_either_key_that_is_good_admits(
+    guarded: Server, headers: list[tuple[str, str]], status: int
+):
+    """A proxy may add a key of its own; how many are looked at is bounded."""
+    assert httpx.get(f"{guarded.url}/metadata", headers=headers).status_code == status
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfa-key",
+        b"\xef\xbb\xbf# ours\r\na-key\r\n",
+        b"a-key\r\n",
+        b"a-key",
+        b"# ours\ra-key\r",
+        b"\n\n  a-key \n",
+    ],
+)
+def test_a_keys_file_of_any_editor_is_read(tmp_path: Path, content: bytes):
+    (tmp_path / "keys").write_bytes(content)
+    keys = Keys.read(Settings(api_keys_file=tmp_path / "keys"))
+    assert keys.admit(b"a-key")
+    assert not keys.admit(b"\xef\xbb\xbfa-key")
+
+
+@pytest.mark.parametrize(
+    ("make", "hint"),
+    [
+        (lambda p: p.write_text("a-key", "utf-16"), "UTF-16; save it as UTF-8"),
+        (lambda p: p.write_bytes(b"\xfe\xff\0a"), "UTF-16"),
+        (lambda p: p.write_bytes(b"\x89PNG\xff"), "not text"),
+        (lambda p: p.write_text("good\n\ntwo words\n"), "line 3 of"),
+        (lambda p: p.write_bytes(b"\xef\xbb\xbf"), "none among them"),
+        (os.mkfifo, "no regular file"),
+        (Path.mkdir, "no regular file"),
+        (lambda p: p.symlink_to("/dev/zero"), "no regular file"),
+        (lambda p: (p.touch(), os.truncate(p, 2**33)), "larger"),
+    ],
+)
+def test_a_keys_file_that_is_none_is_told_at_once(
+    tmp_path: Path, make: Callable[[Path], object], hint: str
+):
+    make(tmp_path / "keys")
+    assert_one_sentence(run("--api-keys-file", str(tmp_path / "keys")), 2, hint)
 
 
 def test_the_document_tells_which_calls_need_a_key(guarded: Server):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.inference.engines import EngineError, choose_engine, create_engine, prove
+from app.inference.engines import EngineError, SelfCheck, choose_engine, create_engine, prove
 from app.inference.engines.torch_engine import PaddedBatch
 from model.checkpoint.folder import Checkpoint
 from model.network.recognizer import folded, load_recognizer
@@ -73,17 +73,18 @@ def test_onnxruntime_tells_its_makers_nothing(checkpoint: Checkpoint, tmp_path: 
 
 def test_an_engine_that_computes_something_else_is_refused(checkpoint: Checkpoint):
     engine = create_engine(checkpoint, "onnxruntime", "cpu", threads=1)
-    prove(engine, checkpoint)
+    check = SelfCheck.of(checkpoint)
+    prove(engine, check)
     with np.load(BytesIO(checkpoint.self_check)) as arrays:
         stored = dict(arrays)
     for name in ("logits", "novelty"):
         file = BytesIO()
         np.savez(file, **stored | {name: stored[name] + 0.01})
         with pytest.raises(EngineError, match=f"self-check: {name} are off by 0.01"):
-            prove(engine, replace(checkpoint, self_check=file.getvalue()))
+            prove(engine, SelfCheck.of(replace(checkpoint, self_check=file.getvalue())))
     engine.compute = None
     with pytest.raises(EngineError, match="self-check"):
-        prove(engine, checkpoint)
+        prove(engine, check)
 
 
 def test_half_precision_in_padded_batches_reads_the_same(

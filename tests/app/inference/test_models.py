@@ -1,17 +1,19 @@
 """Models put in place of one another, without a server."""
 
 import asyncio
+import gc
 import subprocess
 import sys
+import weakref
 
 import pytest
 
 from app.inference.batcher import ClosedError
-from app.inference.models import Model, Models
+from app.inference.models import HOLD, Hold, Model, Models
 from app.inference.predictor import load_predictor
 from app.settings import Settings
 from model.checkpoint.folder import Checkpoint
-from tests.conftest import ROOT, decoders_of, encode
+from tests.conftest import ROOT, encode
 from tests.digits import load_digits
 
 SEVEN = encode(load_digits()[0][0])
@@ -29,8 +31,7 @@ async def label(model: Model) -> str:
 
 
 def models_of(checkpoint: Checkpoint, settings: Settings) -> list[Model]:
-    decoders = decoders_of(settings)
-    return [Model(load_predictor(settings, decoders, checkpoint)) for _ in range(2)]
+    return [Model(load_predictor(settings, checkpoint)) for _ in range(2)]
 
 
 async def use_until_it_ends(model: Model) -> None:
@@ -46,9 +47,7 @@ async def test_who_has_a_model_may_use_it_until_it_is_retired(
     seen: list[Model] = []
     models = Models(seen.append, linger_s=3600)
     assert models.default is None
-    first, second = (
-        Model(load_predictor(settings, decoders_of(settings), checkpoint)) for _ in range(2)
-    )
+    first, second = models_of(checkpoint, settings)
     models.put_in_place(first)
     assert models.default is models.get(checkpoint.card.name) is first
     assert models.get("another") is None
@@ -65,9 +64,7 @@ async def test_who_has_a_model_may_use_it_until_it_is_retired(
 @pytest.mark.anyio
 async def test_a_model_whose_time_is_over_is_closed(checkpoint: Checkpoint, settings: Settings):
     models = Models(lambda model: None, linger_s=0)
-    first, second = (
-        Model(load_predictor(settings, decoders_of(settings), checkpoint)) for _ in range(2)
-    )
+    first, second = models_of(checkpoint, settings)
     models.put_in_place(first)
     explanation = await first.explainer.explain(SEVEN, asyncio.get_running_loop().time() + LIMIT_S)
     assert explanation.prediction.label == "7"
@@ -77,6 +74,50 @@ async def test_a_model_whose_time_is_over_is_closed(checkpoint: Checkpoint, sett
     with pytest.raises(ClosedError):
         await first.explainer.explain(SEVEN, asyncio.get_running_loop().time() + LIMIT_S)
     assert await label(second) == "7"
+    await models.close()
+
+
+@pytest.mark.anyio
+async def test_a_model_is_retired_when_the_last_request_that_holds_it_has_ended(
+    checkpoint: Checkpoint, settings: Settings
+):
+    models = Models(lambda model: None, linger_s=3600)
+    first, second = models_of(checkpoint, settings)
+    models.put_in_place(first)
+    holds = [Hold(), Hold()]
+    for hold in holds:
+        HOLD.set(hold)
+        assert models.take_default() is models.get(checkpoint.card.name) is first
+    models.put_in_place(second)
+    for hold in holds:
+        assert not await models.until_retired(0.05)
+        assert await label(first) == "7"
+        hold.release()
+    assert await models.until_retired(LIMIT_S)
+    with pytest.raises(ClosedError):
+        await label(first)
+    assert await label(second) == "7"
+    HOLD.set(None)
+    await models.close()
+
+
+@pytest.mark.anyio
+async def test_a_model_that_nobody_holds_gives_its_memory_back(
+    checkpoint: Checkpoint, settings: Settings
+):
+    """At once: the garbage collector may come much later."""
+    models = Models(lambda model: None, linger_s=3600)
+    first = Model(load_predictor(settings, checkpoint))
+    engine = weakref.ref(first.predictor.engine)
+    models.put_in_place(first)
+    models.put_in_place(Model(load_predictor(settings, checkpoint)))
+    del first
+    gc.disable()
+    try:
+        assert await models.until_retired(LIMIT_S)
+        assert engine() is None
+    finally:
+        gc.enable()
     await models.close()
 
 

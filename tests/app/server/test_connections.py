@@ -320,7 +320,7 @@ def slow_for_white(self, images, *rest):
     return compute(self, images, *rest)
 
 OnnxRuntimeEngine.compute = slow_for_white
-import app.__main__ as main
+import app.serve_command as main
 sys.exit(main.main())
 """
 PLACES = 20

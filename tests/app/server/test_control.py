@@ -5,16 +5,16 @@ import multiprocessing
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
 import pytest
 
 from app.application import create_service
+from app.gate.keys import Keys
+from app.gate.reload import Release
 from app.gate.service import Service
-from app.inference.budgets import Budgets
-from app.inference.decoders import Decoders
 from app.inference.models import Model
 from app.inference.predictor import load_predictor
 from app.server.control import (
@@ -22,10 +22,8 @@ from app.server.control import (
     Commit,
     Done,
     Heartbeat,
-    Order,
     Prepare,
     Reloaded,
-    ReloadRequested,
     Report,
     SupervisorEnd,
     WorkerEnd,
@@ -46,6 +44,7 @@ class Worker:
     supervisor: SupervisorEnd
     folder: Path
     stopped: asyncio.Event
+    reports: list[Report] = field(default_factory=list)
 
     @property
     def version(self) -> str:
@@ -55,28 +54,26 @@ class Worker:
     async def report(self) -> Report:
         """The next report that is no heartbeat."""
         with anyio.fail_after(START_LIMIT_S):
-            while True:
+            while not self.reports:
                 await asyncio.to_thread(self.supervisor.pipe.poll, 0.1)
-                reports = [r for r in self.supervisor.received() if not isinstance(r, Heartbeat)]
-                if reports:
-                    (report,) = reports
-                    return report
+                received = self.supervisor.received()
+                self.reports += [r for r in received if not isinstance(r, Heartbeat)]
+        return self.reports.pop(0)
 
-    async def answer(self, order: Order) -> str | None:
+    async def answer(self, order: Prepare | Commit) -> str | None:
         """The error, if any, with which an order is done."""
         self.supervisor.send(order)
         report = await self.report()
         assert isinstance(report, Done)
+        assert report.reload == order.reload
         return report.error
 
 
 @asynccontextmanager
 async def working(folder: Path) -> AsyncIterator[Worker]:
     settings = Settings(weights=ROOT / Settings().weights)
-    budgets = Budgets(settings)
-    decoders = Decoders(settings, budgets.pending_pixels)
-    service = create_service(settings, budgets, decoders, load_predictor)
-    service.models.put_in_place(Model(load_predictor(settings, decoders)))
+    service = create_service(settings)
+    service.models.put_in_place(Model(load_predictor(settings)))
     ours, theirs = multiprocessing.Pipe()
     worker = Worker(service, SupervisorEnd(ours), folder, asyncio.Event())
     WorkerEnd(service, theirs, folder).start(worker.stopped.set)
@@ -93,7 +90,7 @@ async def working(folder: Path) -> AsyncIterator[Worker]:
 def of_version(checkpoint: Checkpoint, version: str) -> Prepare:
     """The order to prepare the checkpoint as another version of itself."""
     card = checkpoint.card.model_copy(update={"version": version})
-    return Prepare(replace(checkpoint, card=card))
+    return Prepare(1, Release(replace(checkpoint, card=card), Keys([])))
 
 
 def batching_threads() -> int:
@@ -111,7 +108,7 @@ async def test_a_checkpoint_is_served_from_the_commit_on(checkpoint: Checkpoint,
     async with working(tmp_path) as worker:
         assert await worker.answer(of_version(checkpoint, "7.1.0")) is None
         assert worker.version == checkpoint.card.version
-        assert await worker.answer(Commit()) is None
+        assert await worker.answer(Commit(1)) is None
         assert worker.version == "7.1.0"
 
 
@@ -119,42 +116,55 @@ async def test_an_aborted_checkpoint_leaves_nothing(checkpoint: Checkpoint, tmp_
     async with working(tmp_path) as worker:
         threads = batching_threads()
         assert await worker.answer(of_version(checkpoint, "7.1.0")) is None
-        assert await worker.answer(Abort()) is None
+        worker.supervisor.send(Abort())
         assert worker.version == checkpoint.card.version
         await until(lambda: batching_threads() == threads)
-        assert await worker.answer(Commit()) is not None
-        assert await worker.answer(Abort()) is None  # there need be nothing to drop
+        assert await worker.answer(Commit(1)) is not None
+        worker.supervisor.send(Abort())  # there need be nothing to drop
+        assert await worker.answer(of_version(checkpoint, "7.2.0")) is None
 
 
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
         ({"onnx": b"no graph"}, "ONNX Runtime cannot load"),
-        ({"self_check": b"no archive"}, "an unexpected ValueError"),
+        ({"self_check": b"no archive"}, "selfcheck.npz cannot be read"),
     ],
 )
 async def test_whatever_is_wrong_is_answered(
     damage: dict[str, bytes], told: str, checkpoint: Checkpoint, tmp_path: Path
 ):
     async with working(tmp_path) as worker:
-        error = await worker.answer(Prepare(replace(checkpoint, **damage)))
+        error = await worker.answer(Prepare(2, Release(replace(checkpoint, **damage), Keys([]))))
         assert error is not None
         assert told in error
         assert await worker.answer(of_version(checkpoint, "7.1.0")) is None  # it still listens
-        assert await worker.answer(Commit()) is None
+        assert await worker.answer(Commit(1)) is None
         assert worker.version == "7.1.0"
 
 
-async def test_requests_for_a_reload_share_its_end(tmp_path: Path):
+async def test_each_request_for_a_reload_gets_its_own_answer(tmp_path: Path):
+    """One that comes later may be answered by a later reload."""
     async with working(tmp_path) as worker:
-        for error in (None, "a worker says no"):
-            requests = [asyncio.ensure_future(worker.service.reload()) for _ in range(3)]
-            assert await worker.report() == ReloadRequested()
-            worker.supervisor.send(Reloaded(error))
-            ends = await asyncio.gather(*requests, return_exceptions=True)
-            raised = [str(end) for end in ends if isinstance(end, RequestError)]
-            assert raised == ([] if error is None else [error] * 3)
-            assert ReloadRequested() not in worker.supervisor.received()
+        requests = [asyncio.ensure_future(worker.service.reload()) for _ in range(2)]
+        numbers = [(await worker.report()).request for _ in requests]
+        worker.supervisor.send(Reloaded(numbers[0], "a worker says no"))
+        with pytest.raises(RequestError, match="a worker says no"):
+            await requests[0]
+        assert not requests[1].done()
+        worker.supervisor.send(Reloaded(numbers[1], None))
+        await requests[1]
+
+
+async def test_who_no_longer_waits_for_a_reload_harms_nobody(tmp_path: Path):
+    async with working(tmp_path) as worker:
+        request = asyncio.ensure_future(worker.service.reload())
+        number = (await worker.report()).request
+        request.cancel()
+        worker.supervisor.send(Reloaded(number, None))
+        request = asyncio.ensure_future(worker.service.reload())
+        worker.supervisor.send(Reloaded((await worker.report()).request, None))
+        await request
 
 
 async def test_the_first_report_is_a_heartbeat_and_more_follow(tmp_path: Path):
@@ -177,9 +187,10 @@ async def test_without_a_supervisor_the_worker_stops_and_tidies_up(tmp_path: Pat
 def test_a_worker_that_reads_nothing_holds_up_nobody(checkpoint: Checkpoint):
     ours, theirs = multiprocessing.Pipe()
     supervisor = SupervisorEnd(ours)
-    orders = [Prepare(checkpoint), Abort(), Prepare(checkpoint), Commit()]
+    prepare = of_version(checkpoint, "7.1.0")
+    orders = [prepare, Abort(), prepare, Commit(1)]
     for order in orders:  # more than a pipe holds
         supervisor.send(order)
     assert supervisor.received() == []
-    assert [theirs.recv() for _ in orders] == orders
+    assert [type(theirs.recv()) for _ in orders] == [type(order) for order in orders]
     supervisor.close()

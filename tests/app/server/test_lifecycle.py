@@ -156,26 +156,6 @@ def test_a_bad_checkpoint_does_not_take_over(checkpoint: Checkpoint, folder: Pat
     assert seen.answers["8.0.0"] == 0
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc to find the workers")
-def test_a_worker_that_hangs_in_a_reload_keeps_all_from_it(checkpoint: Checkpoint, folder: Path):
-    impatient = (
-        "import app.server.reload_coordinator as r; r.RELOAD_LIMIT_S = 5; "
-        "import app.serve_command as m; m.main()"
-    )
-    flags = ("--weights", str(folder), "--workers", "2", *WITH_KEY)
-    with serving(*flags, program=("-c", impatient)) as server:
-        hung = min(workers_of(server))
-        write_version(checkpoint, folder, "7.1.0")
-        os.kill(hung, signal.SIGSTOP)
-        response = reload(server)
-        assert response.status_code == 409, response.text
-        assert "ended before it had proved" in response.json()["detail"]
-        assert hung not in workers_of(server)
-        metadata = [httpx.get(f"{server.url}/metadata", headers=KEY).json() for _ in range(8)]
-        assert {each["card"]["version"] for each in metadata} == {"7.0.0"}
-        assert reload(server).json()["version"] == "7.1.0"
-
-
 def workers_of(server: Server) -> set[int]:
     """The processes that serve, by their command line."""
     children = set()

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from app.server.worker import descriptors
-from app.settings import Settings
+from app.settings import Settings, unknown_variables
 from model.checkpoint.folder import Checkpoint
 from tests.conftest import ROOT, START_LIMIT_S, Server, encode, serving
 from tests.digits import load_digits
@@ -50,6 +50,14 @@ def assert_one_sentence(result: subprocess.CompletedProcess[str], code: int, hin
         (["--prot", "80"], "--prot"),
         (["--device", "tpu"], "device"),
         (["--max-files", "9", "--max-queue", "8"], "max_queue"),
+        (["--cors-origins", "example.com"], "write https://example.com"),
+        (["--cors-origins", "localhost:3000"], "write https://localhost:3000"),
+        (["--cors-origins", "https://example.com/"], "write https://example.com"),
+        (["--cors-origins", "*, https://example.com/page?a=b"], "write https://example.com"),
+        (["--cors-origins", "HTTPS://Example.com:443"], "write https://example.com"),
+        (["--cors-origins", "https://*.example.com"], "no web origin"),
+        (["--cors-origins", "https://"], "no web origin"),
+        (["--cors-origins", "http://example.com:99999"], "no web origin"),
     ],
 )
 def test_a_bad_setting_is_told(flags: list[str], hint: str):
@@ -58,6 +66,138 @@ def test_a_bad_setting_is_told(flags: list[str], hint: str):
 
 def test_a_bad_variable_is_told():
     assert_one_sentence(run(PERCEIVER_WORKERS="none"), 2, "workers")
+
+
+def test_origins_as_browsers_send_them_are_taken():
+    for origins in ("", "*", "null", "https://a.example, http://localhost:3000", "http://[::1]:8"):
+        assert Settings(cors_origins=origins).cors_origins == origins
+
+
+def test_a_variable_that_sets_nothing_is_told():
+    environment = {
+        "PERCEIVER_PROT": "9",
+        "PERCEIVER_API_KEY": "secret",
+        "PERCEIVER_QUITE_ELSE": "x",
+        "PERCEIVER_MAX_BATCH": "16",
+        "OTHER_PROT": "9",
+    }
+    told = dict(zip(list(environment)[:3], unknown_variables(environment), strict=True))
+    assert told["PERCEIVER_PROT"].endswith("did you mean PERCEIVER_PORT?")
+    assert told["PERCEIVER_API_KEY"].endswith("did you mean PERCEIVER_API_KEYS?")
+    assert "mean" not in told["PERCEIVER_QUITE_ELSE"]
+    assert "secret" not in str(told)
+    result = run("--weights", "nowhere", PERCEIVER_PROT="9")
+    assert "PERCEIVER_PORT" in result.stderr
+
+
+def test_a_service_of_kubernetes_named_perceiver_is_no_setting():
+    """Each container of its namespace gets such variables."""
+    environment = {
+        "PERCEIVER_PORT": "tcp://10.0.0.1:80",
+        "PERCEIVER_SERVICE_HOST": "10.0.0.1",
+        "PERCEIVER_SERVICE_PORT_HTTP": "80",
+        "PERCEIVER_PORT_80_TCP_ADDR": "10.0.0.1",
+        "PERCEIVER_SERVE_PORT": "tcp://10.0.0.2:80",
+    }
+    (warning,) = unknown_variables(environment)
+    assert "Kubernetes" in warning
+    result = run("--weights", "nowhere", **environment)
+    assert result.returncode == 1  # for the want of weights alone
+    assert "there is no checkpoint folder nowhere" in result.stderr
+
+
+def test_an_engine_that_is_not_installed_says_what_installs_it():
+    hide = "import importlib.util as u; f = u.find_spec; "
+    hide += "u.find_spec = lambda name, *rest: None if name == 'torch' else f(name, *rest); "
+    hide += "import app.serve_command as m, sys; sys.exit(m.main())"
+    for flags in (["--engine", "torch"], ["--device", "cuda"]):
+        result = subprocess.run(
+            [sys.executable, "-c", hide, *flags],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=START_LIMIT_S,
+            check=False,
+        )
+        assert_one_sentence(result, 1, "pip install '.[torch]'")
+
+
+@pytest.mark.parametrize("command", ["-m app", "-m app.cli serve"])
+def test_the_shipped_weights_are_found_from_any_folder(tmp_path: Path, command: str):
+    """A folder that somebody names is where they say."""
+    program = "from app.cli import main; import sys; sys.exit(main())"
+    words = ["-m", "app"] if command == "-m app" else ["-c", program, "serve"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, *words, "--port", "0", "--drain-delay-s", "0"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert any("stops it" in line for line in process.stdout)
+    process.terminate()
+    assert process.wait(START_LIMIT_S) == 0
+    process.stdout.close()
+    result = subprocess.run(
+        [sys.executable, *words, "--weights", "weights/perceiver-mnist"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=START_LIMIT_S,
+        check=False,
+    )
+    assert_one_sentence(result, 1, "there is no checkpoint folder weights/perceiver-mnist")
+
+
+def test_predict_finds_the_shipped_weights_from_any_folder(tmp_path: Path):
+    result = subprocess.run(
+        [sys.executable, "-c", "from app.cli import main; main()", "predict", "-"],
+        input=SEVEN,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        timeout=START_LIMIT_S,
+        check=True,
+    )
+    assert b'"label": "7"' in result.stdout
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("closed", ["2>&-", "1>&-", "1>&- 2>&-", "0<&- 1>&- 2>&-", ">/dev/full"])
+def test_it_serves_without_standard_streams(closed: str, workers: int):
+    """What is meant for them lands in no socket."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    flags = f"--port {port} --drain-delay-s 0 --workers {workers} --api-keys a-key"
+    process = subprocess.Popen(
+        ["bash", "-c", f'exec "$0" -m app {flags} {closed}', sys.executable],
+        cwd=ROOT,
+        stdout=subprocess.PIPE if "1>" not in closed else None,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        limit = time.monotonic() + START_LIMIT_S
+        while True:
+            try:
+                assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+                break
+            except httpx.TransportError:
+                assert process.poll() is None
+                assert time.monotonic() < limit
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            client.headers["X-API-Key"] = "a-key"
+            for _ in range(20):  # on one connection, whose bytes are all its answers'
+                answer = client.post("/predict", files={"file": SEVEN})
+                assert answer.json()["digit"] == 7
+            assert client.post("/admin/reload", timeout=START_LIMIT_S).status_code == 200
+        process.terminate()
+        assert process.wait(START_LIMIT_S) == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_help_tells_every_setting():

@@ -132,7 +132,7 @@ async def test_a_fault_of_ours_is_an_error(checkpoint: Checkpoint):
     engine.fails_above = -1.0
     with collecting() as collector:
         settings = Settings(otlp_endpoint=collector.url)
-        app = create_app(settings, lambda *args: Predictor(checkpoint.card, engine, *args))
+        app = create_app(settings, lambda settings: Predictor(checkpoint.card, engine, settings))
         await app.start()
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://inside") as client:
