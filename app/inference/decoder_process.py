@@ -10,9 +10,6 @@ import signal
 from collections.abc import Callable
 from typing import TypeVar
 
-# Each process is to take one core. NumPy reads this when it is imported, below.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
 from model.modalities import InputTooCostlyError
 
 Made = TypeVar("Made")

@@ -90,8 +90,11 @@ class Supervisor:
         """Until something happens, or a second has passed."""
         pipes = [self._reloads.pipe, *(worker.control.pipe for worker in self._workers)]
         sentinels = [worker.process.sentinel for worker in self._workers]
-        pause = self._start_no_sooner - time.monotonic()
-        wait([signals.socket, *pipes, *sentinels], timeout=pause if 0 < pause < 1 else 1)
+        now, pause = time.monotonic(), 1.0
+        for moment in (self._start_no_sooner, self._stop_by):
+            if moment is not None and now < moment:
+                pause = min(pause, moment - now)
+        wait([signals.socket, *pipes, *sentinels], timeout=pause)
 
     def _start_missing(self) -> None:
         if self._stop_by is not None or time.monotonic() < self._start_no_sooner:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import math
 import os
 import signal
 import socket
@@ -15,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
@@ -32,7 +31,9 @@ if TYPE_CHECKING:
 
 FAILURE = 1
 # A request on its way over a connection that was taken still gets its answer.
-LINGER_S = 0.5
+LINGER_S = 0.4
+# The process ends this long after the last request must have been answered, whatever hangs.
+LATE_S = 0.8
 # The event loop takes one connection per listening descriptor and turn, and under overload its
 # turns are long: with a single one newcomers would wait for seconds.
 ACCEPTS = 16
@@ -79,7 +80,8 @@ class Server(uvicorn.Server):
             server_header=False,
             proxy_headers=False,  # nothing here asks who the client is
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=math.ceil(settings.request_timeout_s) + 1,
+            # asyncio takes fractions of a second
+            timeout_graceful_shutdown=cast(int, settings.request_timeout_s),
         )
         super().__init__(config)
         self._settings = settings
@@ -123,7 +125,15 @@ class Server(uvicorn.Server):
             return
         self._service.draining = True
         delay = self._settings.drain_delay_s if self.started else 0.0
+        way_out = threading.Timer(delay + self._settings.request_timeout_s + LATE_S, self._leave)
+        way_out.daemon = True
+        way_out.start()
         asyncio.get_running_loop().call_later(delay, setattr, self, "should_exit", True)
+
+    def _leave(self) -> None:
+        """Ends the process where something hangs: a computation, or a collector of traces."""
+        logger.error("the way out takes too long: what hangs is left behind")
+        os._exit(FAILURE if self.server_state.tasks else 0)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from app.gate.reload import Release
 from app.server.control import SupervisorEnd
-from app.server.worker import serve_under_supervisor
+from app.server.worker import LATE_S, serve_under_supervisor
 from app.settings import Settings
 
 
 def grace_s(settings: Settings) -> float:
     """Seconds in which a process that was told to stop answers what it has taken, and ends."""
-    return settings.drain_delay_s + settings.request_timeout_s + 5
+    return settings.drain_delay_s + settings.request_timeout_s + LATE_S + 0.1
 
 
 class WorkerProcess:
