@@ -31,7 +31,7 @@ class Model:
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
         self.explainer = Explainer(predictor)
-        self._holds = set[Hold]()
+        self._holds: set[Hold] = set()
         self._free = asyncio.Event()
         self._free.set()
 
@@ -104,13 +104,16 @@ class Model:
 class Hold:
     """The models that one request may use: those that it has asked for. `release` ends it."""
 
+    __slots__ = ("_models",)
+
     def __init__(self) -> None:
-        self._models = set[Model]()
+        self._models: set[Model] = set()
 
     def take(self, model: Model) -> None:
         """Keeps a model from being closed."""
-        self._models.add(model)
-        model.taken(self)
+        if model not in self._models:
+            self._models.add(model)
+            model.taken(self)
 
     def release(self) -> None:
         """Lets all go; on the event loop."""
