@@ -147,7 +147,11 @@ def test_a_worker_that_hangs_or_dies_keeps_all_from_a_reload(
                 wait_until(lambda: hung not in workers_of(server))
                 wait_until(lambda: len(workers_of(server)) == 2)
             assert others <= workers_of(server)
-            assert_serves(server, expected)
+            if end == signal.SIGKILL:
+                # It may be dead before its turn came: then it has no say, and the others go on.
+                wait_until(lambda: len(versions_of(server)) == 1)
+            else:
+                assert_serves(server, expected)
             write(checkpoint, folder, "7.2.0")
             wait_until(lambda: reload(server).status_code == 200)
             assert_serves(server, "7.2.0")
@@ -155,6 +159,11 @@ def test_a_worker_that_hangs_or_dies_keeps_all_from_a_reload(
             for pid in workers_of(server):
                 os.kill(pid, signal.SIGCONT)
     assert SILENCE_S < START_LIMIT_S
+
+
+def versions_of(server: Server) -> set[str]:
+    """What some answers in a row come from."""
+    return {post(server, "/predict").json()["version"] for _ in range(8)}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
