@@ -30,6 +30,9 @@ LARGE_PIXELS = 3_000_000
 # A process that is not gone so long after it was killed will not go.
 STUCK_AFTER_S = 10.0
 
+# Whatever killed one process may have killed more, which the system takes a moment to tell.
+PAUSE_S = 0.1
+
 logger = logging.getLogger(__name__)
 
 
@@ -196,6 +199,7 @@ class Decoders:
                         f"the image takes more than {cpu_s:g} s of CPU time to decode"
                     )
                 self.on_end("crash")
+                await asyncio.sleep(PAUSE_S)
             except OSError as error:
                 self._miss(error)
             else:
