@@ -1,5 +1,6 @@
 """Broken streams of HTTP requests: lines, heads, bodies, chunks, trailers, forms and pipelines."""
 
+import itertools
 import random
 from functools import cache
 from typing import NamedTuple
@@ -113,7 +114,7 @@ class Stream(NamedTuple):
     def pieces(self) -> list[bytes]:
         """The content, cut."""
         places = (0, *self.cuts, len(self.content))
-        return [self.content[a:b] for a, b in zip(places, places[1:], strict=False)]
+        return [self.content[a:b] for a, b in itertools.pairwise(places)]
 
 
 @cache
