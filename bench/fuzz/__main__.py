@@ -8,8 +8,10 @@ costs more than is promised. Each input has a number, by which it can be made ag
 """
 
 import argparse
+import re
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.fuzz.children import Outcome, Run
@@ -18,7 +20,7 @@ from bench.tools.machine import report
 SHARES = {"pictures": 0.7, "inference": 0.2, "requests": 0.1}
 COUNT = 1_000_000
 CHILDREN = 2  # at a time
-MOST_PRINTED = 40
+FEW = 6  # of many inputs with the same fault
 
 
 def main() -> int:
@@ -38,14 +40,20 @@ def main() -> int:
         outcome = _tried(kind, range(options.start, options.start + count))
         rows.append(outcome.row(kind, count, time.monotonic() - begun))
         print(f"\n{kind}: " + ", ".join(f"{n} {c:,}" for n, c in outcome.tally.outcomes.items()))
-        findings = sorted(outcome.tally.findings)
-        for number, what in findings[:MOST_PRINTED]:
-            print(f"FOUND {kind} {number}: {what}")
-        if len(findings) > MOST_PRINTED:
-            print(f"and {len(findings) - MOST_PRINTED:,} more")
-        found += len(findings)
+        _tell(kind, outcome.tally.findings)
+        found += len(outcome.tally.findings)
     report("fuzz", rows)
     return 1 if found else 0
+
+
+def _tell(kind: str, findings: Sequence[tuple[int, str]]) -> None:
+    """Prints what was found, those that read alike but for numbers together."""
+    alike: dict[str, list[tuple[int, str]]] = {}
+    for number, what in sorted(findings):
+        alike.setdefault(re.sub(r"0x[0-9a-f]+|[\d.]+", "N", what), []).append((number, what))
+    for group in sorted(alike.values(), key=len, reverse=True):
+        others = f", {len(group):,} times, as {[n for n, _ in group[1:FEW]]}" if group[1:] else ""
+        print(f"FOUND {kind} {group[0][0]}: {group[0][1]}{others}")
 
 
 def _tried(kind: str, numbers: range) -> Outcome:

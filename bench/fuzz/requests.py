@@ -3,6 +3,7 @@
 import asyncio
 import re
 import socket
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -11,6 +12,7 @@ from bench.fuzz.trials import PROMISES, ErrorLog, Meter, PauseWatch, Tally, resi
 from bench.tools.load import SAMPLE, form_call
 from tests.mutations.requests import LAST, mutant
 
+PATIENCE_S = 0.5  # of a client whose request is not answered, perhaps because it is not whole
 END_S = 5.0  # within which a connection ends when the client has said all
 _TURNS = 5  # of the event loop, in which what is sent is read
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) [A-Z]")
@@ -43,6 +45,7 @@ class RequestStreams:
             pause_s = await watch.pause_s(taken["cpu_s"])
             tally.cost(number, PROMISES["requests"], pause_s=pause_s, **taken)
             cut = await self._statuses(stream.pieces, number, tally)
+            await self._finish(number, tally)
             if cut != whole:
                 tally.find(number, f"whole: {' '.join(whole)}, cut: {' '.join(cut)}")
             tally.outcomes.update(whole)
@@ -57,6 +60,16 @@ class RequestStreams:
             tally.find(numbers[-1], f"after it a good request is answered {answer!r}")
         tally.resident_mib = resident_mib()
         return tally
+
+    async def _finish(self, number: int, tally: Tally) -> None:
+        """Waits until nothing is done for the clients who have gone."""
+        assert self._serving is not None
+        end = time.monotonic() + END_S
+        while self._serving.is_working:
+            if time.monotonic() > end:
+                tally.find(number, f"is worked on {END_S:g} s after its connection has ended")
+                return
+            await asyncio.sleep(0.001)
 
     async def _statuses(self, pieces: Sequence[bytes], number: int, tally: Tally) -> list[str]:
         """Those of the answers to a stream."""
@@ -96,10 +109,11 @@ class RequestStreams:
             for piece in pieces:
                 await loop.sock_sendall(client, piece)
                 await asyncio.sleep(0)
-            still = 0
-            while still < _TURNS and not reading.done():
-                still = 0 if self._serving.is_working else still + 1
-                await asyncio.sleep(0.0005 if self._serving.is_working else 0)
+            still, end = 0, loop.time() + PATIENCE_S
+            while still < _TURNS and not reading.done() and loop.time() < end:
+                is_working = self._serving.is_working
+                still = 0 if is_working else still + 1
+                await asyncio.sleep(0.0005 if is_working else 0)
             client.shutdown(socket.SHUT_WR)
 
 

@@ -12,6 +12,7 @@ EDGES = (
     *(0, 1, 2, 3, 7, 8, 16, 32, 127, 128, 255, 256, 4096, 32767, 32768, 65535, 65536),
     *(2**24 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1),
 )
+_REPEATS = (1,) * 20 + (2, 3, 10, 10, 100, 100, 3000)
 # Bytes from a part's start, where its fields most often are.
 _HEAD = 120
 
@@ -31,13 +32,16 @@ def mutate_bytes(content: bytes, rng: random.Random, head: int = _HEAD) -> bytes
     return bytes(changed)
 
 
-def mutate_order(parts: list[Part], rng: random.Random, others: Sequence[Part] = ()) -> None:
+def mutate_order(
+    parts: list[Part], rng: random.Random, others: Sequence[Part] = (), most: int = 100
+) -> None:
     """Repeats, drops, moves, exchanges or adds parts.
 
     Args:
         parts: changed in place.
         rng: that chooses.
         others: of other files, from which one may come.
+        most: times that one is repeated.
     """
     if not parts:
         parts += others[:1]
@@ -46,7 +50,7 @@ def mutate_order(parts: list[Part], rng: random.Random, others: Sequence[Part] =
     other = rng.randrange(len(parts))
     action = rng.randrange(6 if others else 5)
     if action == 0:
-        parts[at:at] = parts[at : at + 1] * rng.choice((1, 1, 1, 2, 3, 10, 100))
+        parts[at:at] = parts[at : at + 1] * min(most, rng.choice(_REPEATS))
     elif action == 1:
         del parts[at]
     elif action == 2:

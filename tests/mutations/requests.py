@@ -96,6 +96,8 @@ _CHUNK_SIZES = (
     *(b"1;a=b", b'1;a="' + b"x" * 5000, b"1" + b";x" * 3000, b"7fffffffffffffff", b"1;\r"),
 )
 
+_MOST_BYTES = 2**20
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -132,7 +134,7 @@ def mutant(number: int) -> Stream:
     content = b"".join(requests)
     if rng.random() < 0.25:
         content = mutate_bytes(content, rng, 300)
-    content += LAST
+    content = content[:_MOST_BYTES] + LAST
     many = rng.choice((0, 1, 1, 2, 5, 40))
     cuts = {rng.randrange(len(content)) for _ in range(many)}
     if rng.random() < 0.1:
