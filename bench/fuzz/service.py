@@ -24,11 +24,11 @@ class Serving:
     """
 
     def __init__(self) -> None:
-        app = create_app(Settings(), load)
+        self._app = create_app(Settings(), load)
         listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = listener.getsockname()
         self._ready = asyncio.Event()
-        self._server = Server(app, self._ready.set, supervised=True)
+        self._server = Server(self._app, self._ready.set, supervised=True)
         self._task = asyncio.create_task(self._server.serve(descriptors(listener)))
 
     async def ready(self) -> None:
@@ -39,3 +39,8 @@ class Serving:
     def is_working(self) -> bool:
         """Whether any request is being answered."""
         return bool(self._server.server_state.tasks)
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether any file is decoded, or waits for it."""
+        return self._app.service.budgets.pending_pixels.taken > 0
