@@ -3,12 +3,16 @@
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
 
 from app.inference.decoder_process import within_limits
 from app.settings import Settings
 from bench.fuzz.trials import PROMISES, Meter, Tally, resident_mib, where
 from model.modalities import InputError, Limits, find
 from model.modalities.digits.modality import SPEC
+from model.modalities.picture_header import TINY_PIXELS, read_header
 from tests.conftest import encode
 from tests.digits import load_digits
 from tests.mutations.pictures import mutant
@@ -26,7 +30,7 @@ class Pictures:
         self._cpu_s, self._memory = settings.max_decode_cpu_s, settings.max_decode_bytes
         self._modality = find("digits")
         self._good = encode(load_digits()[0][0])
-        self._right = self._prepared(self._good)
+        self._right = self._read(self._good)[1]
 
     def try_all(self, numbers: range, on_next: Callable[[int], None]) -> Tally:
         """Tries each."""
@@ -38,7 +42,7 @@ class Pictures:
                 outcome, pause_s = self._try(content, number, tally)
             tally.outcomes[outcome] += 1
             tally.cost(number, PROMISES["pictures"], pause_s=pause_s, **taken)
-        if (self._prepared(self._good) != self._right).any():
+        if (self._read(self._good)[1] != self._right).any():
             tally.find(numbers[-1], "after it a good picture is read otherwise than before")
         tally.resident_mib = resident_mib()
         return tally
@@ -56,13 +60,17 @@ class Pictures:
             tally.find(number, f"cost: {where(error)}")
         pause_s = time.process_time() - begun
         try:
-            call = partial(self._prepared, content)
-            prepared = within_limits(call, self._cpu_s, self._memory)
+            call = partial(self._read, content)
+            (width, height), prepared = within_limits(call, self._cpu_s, self._memory)
             outcome = "read"
             if prepared.shape != (1, 28, 28) or prepared.dtype != SPEC.dtype:
                 tally.find(number, f"prepared as {prepared.shape} of {prepared.dtype}")
             if not foretold:
                 tally.find(number, "is decoded, though its header is refused")
+            header = read_header(content, self._limits.pixels)
+            most = TINY_PIXELS if is_tiny else header.width * header.height
+            if width * height > most:
+                tally.find(number, f"has {width} x {height} pixels, more than {most} foretold")
         except InputError as error:
             outcome = type(error).__name__
             if "memory" in str(error):
@@ -72,5 +80,7 @@ class Pictures:
             tally.find(number, where(error))
         return outcome, time.process_time() - begun if is_tiny else pause_s
 
-    def _prepared(self, content: bytes):
-        return self._modality.prepare(self._modality.decode(content, self._limits), SPEC)
+    def _read(self, content: bytes) -> tuple[tuple[int, int], NDArray[Any]]:
+        """Size of the whole picture, and what the network gets."""
+        picture = self._modality.decode(content, self._limits)
+        return picture.info.get("size", picture.size), self._modality.prepare(picture, SPEC)
