@@ -94,13 +94,19 @@ class Meter:
     """CPU time and memory of this process for one input after the other."""
 
     def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         self._base = _kib("VmRSS")
         _forget_peak()
+        self._ended = time.process_time()
 
     @contextmanager
     def measure(self) -> Iterator[dict[str, float]]:
         """Fills in `cpu_s` and `mib` of what is done within."""
         taken: dict[str, float] = {}
+        if time.process_time() - self._ended > NEGLIGIBLE_S:  # what made the input is not its cost
+            self._begin()
         begun = time.process_time()
         try:
             yield taken
@@ -109,8 +115,8 @@ class Meter:
             taken["mib"] = 0.0
             if taken["cpu_s"] > NEGLIGIBLE_S:
                 taken["mib"] = max(0, _kib("VmHWM") - self._base) / 1024
-                self._base = _kib("VmRSS")
-                _forget_peak()
+                self._begin()
+            self._ended = time.process_time()
 
 
 def resident_mib() -> float:

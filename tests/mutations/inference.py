@@ -35,6 +35,7 @@ _NAMES = (
 )
 _WORDS = ('"image"', '"picture"', '"UINT8"', '"BYTES"', '"FP32"', '"INT64"', '"probabilities"')
 _LENGTHS = ("", "0", "-1", "+1", " 1", "1 ", "1_0", "\xb2", "9" * 19, "9" * 5000, "1,1", "0x1", "a")
+_MOST_BYTES = 2**21  # of JSON
 
 
 class Body(NamedTuple):
@@ -72,7 +73,7 @@ def mutant(number: int) -> Body:
     tree, blob = _valid(rng)
     for _ in range(rng.choice((0, 1, 1, 2, 3, 8))):
         tree = _mutate(tree, rng)
-    text = _text(tree)
+    text = _text(tree)[:_MOST_BYTES]
     if rng.random() < 0.1:
         text = mutate_bytes(text, rng, len(text))
     if rng.random() < 0.03:
