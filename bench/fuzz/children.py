@@ -15,6 +15,7 @@ from bench.fuzz.trials import Kind, Tally
 
 CHUNK = 500
 HANG_S = 60.0
+END_S = 5.0  # that a child takes to end by itself
 MAX_GROWTH_MIB = 60.0
 _MAKERS = {"pictures": "Pictures", "inference": "InferenceBodies", "requests": "RequestStreams"}
 _spawn = multiprocessing.get_context("spawn")
@@ -71,6 +72,7 @@ class Run:
             child.start()
             theirs.close()
             fault = self._follow(ours)
+            child.join(END_S)
             child.kill()
             child.join()
             self._note_growth()

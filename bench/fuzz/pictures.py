@@ -15,7 +15,7 @@ from model.modalities.digits.modality import SPEC
 from model.modalities.picture_header import TINY_PIXELS, read_header
 from tests.conftest import encode
 from tests.digits import load_digits
-from tests.mutations.pictures import mutant
+from tests.mutations.pictures import costly_seeds, mutant
 
 # A decoder that takes as much memory as it may is stopped there.
 REFUSED_FOR_MEMORY = "stopped for its memory"
@@ -25,6 +25,7 @@ class Pictures:
     """Tries pictures within the limits of a decoder process, which SIGPROF may end."""
 
     def __init__(self) -> None:
+        costly_seeds()  # made while this process may still take what it likes
         settings = Settings()
         self._limits = Limits(settings.max_pixels)
         self._cpu_s, self._memory = settings.max_decode_cpu_s, settings.max_decode_bytes

@@ -92,14 +92,15 @@ def seeds() -> tuple[bytes, ...]:
 
 
 @cache
-def _costly() -> tuple[bytes, ...]:
+def costly_seeds() -> tuple[bytes, ...]:
+    """Files that take long to decode; to make them takes seconds and some memory."""
     return tuple(attacks.attack(name) for name in _ATTACKS)
 
 
 def mutant(number: int) -> bytes:
     """The broken file of this number: the same each time, on each machine."""
     rng = random.Random(number)
-    content = rng.choice(_costly() if rng.randrange(_ATTACK_EVERY) == 0 else seeds())
+    content = rng.choice(costly_seeds() if rng.randrange(_ATTACK_EVERY) == 0 else seeds())
     shape = _shape_of(content)
     if rng.random() < 0.25 or shape is None:
         content = mutate_bytes(content, rng)
