@@ -149,7 +149,7 @@ def _mutate(node: Any, rng: random.Random) -> Any:
             others = [_Raw(rng.choice(_SCALARS)), [], _Members()]
         mutate_order(node, rng, others)
         if rng.random() < 0.005:
-            node[:] = node[:4] * 30_000
+            node[:] = [value for value in node[:4] if len(str(value)) < 40] * 30_000
         return node
     return rng.choice(
         (
