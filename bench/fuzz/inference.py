@@ -35,6 +35,7 @@ class InferenceBodies:
             self._app, self._log = await started(), ErrorLog()
         meter, tally, watch = Meter(), Tally(), PauseWatch()
         watching = asyncio.create_task(watch.run())
+        await asyncio.sleep(0)  # it has begun
         for number in numbers:
             on_next(number)
             body = mutant(number)

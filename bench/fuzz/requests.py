@@ -38,6 +38,7 @@ class RequestStreams:
             self._log = ErrorLog()
         meter, tally, watch = Meter(), Tally(), PauseWatch()
         watching = asyncio.create_task(watch.run())
+        await asyncio.sleep(0)  # it has begun
         for number in numbers:
             on_next(number)
             stream = mutant(number)
