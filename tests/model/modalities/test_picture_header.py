@@ -23,7 +23,7 @@ from model.modalities.pillow import decode
 from tests.attacks import LEGAL, REFUSED, attack, flat_png, header, png, profile
 from tests.conftest import encode
 from tests.digits import load_digits
-from tests.mutations import mutant, seeds
+from tests.mutations.pictures import mutant, seeds
 
 MAX_PIXELS = 25_000_000
 SEVEN = Image.fromarray(load_digits()[0][0])

@@ -22,7 +22,7 @@ from model.modalities.digits.modality import SPEC
 from model.modalities.pillow import decode
 from tests.conftest import encode
 from tests.digits import load_digits
-from tests.mutations import mutant
+from tests.mutations.pictures import mutant
 
 pytestmark = [  # pytest undoes the filters that model.modalities.pillow sets
     pytest.mark.filterwarnings("ignore::UserWarning"),
