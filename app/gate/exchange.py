@@ -7,6 +7,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.gate.identity import identify
 from app.gate.security import NOSNIFF, lacks_policy, page_headers
+from app.gate.service import FAULT, TAKE
 from app.inference.budgets import Budget
 from app.telemetry.metrics import Metrics
 from app.telemetry.requests import server_timing, tell
@@ -38,10 +39,12 @@ class Exchange:
         self._started = time.perf_counter()
         self._scope = scope
         self._state = scope.setdefault("state", {})
+        scope[TAKE] = self.take
         self._receive = receive
         self._send = send
         self._upload_bytes = upload_bytes
         self._uploaded = 0
+        self._is_faulty = False  # the body, and all before the fault is received
         self._held: Message | None = None  # a page's start, until its content tells its scripts
         self.identity = identify(scope["headers"])
         self._spans = spans
@@ -55,9 +58,17 @@ class Exchange:
 
         Raises:
             UploadsFullError: the uploads under way take all room.
+            RequestError: what comes is malformed; all that was well before it is received first.
         """
+        if self._is_faulty:
+            raise self._state[FAULT]
         message = await self._receive()
-        self.take(len(message.get("body", b"")))
+        size = len(message.get("body", b""))
+        if FAULT in self._state:
+            if not size:
+                raise self._state[FAULT]
+            self._is_faulty = True
+        self.take(size)
         return message
 
     def take(self, size: int) -> None:
@@ -105,6 +116,7 @@ class Exchange:
     def end(self, metrics: Metrics) -> None:
         """Frees the body's room, counts the request and logs it."""
         self._upload_bytes.give_back(self._uploaded)
+        del self._scope[TAKE]  # or the two would refer to each other
         scope, state = self._scope, self._state
         tell(
             metrics,

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.gate import keys
 from app.gate.exchange import Exchange
-from app.gate.service import SERVICE, TAKE, Service
+from app.gate.service import SERVICE, Service
 from app.inference.batcher import QueueFullError
 from app.inference.models import HOLD, Hold
 from app.telemetry.logs import REQUEST_ID
@@ -64,7 +64,6 @@ class Gate:
             await self._app(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, self._upload_bytes, self._spans)
-        scope[TAKE] = exchange.take
         REQUEST_ID.set(exchange.identity.request_id)
         hold = Hold()
         HOLD.set(hold)

@@ -20,6 +20,7 @@ from model.checkpoint.card import Card
 # Keys of a request's scope.
 SERVICE = "perceiver.service"
 TAKE = "perceiver.take"  # takes room for so many bytes, until the request ends
+FAULT = "fault"  # key of its state: the error that what follows of the body would be
 
 
 @dataclass(eq=False)

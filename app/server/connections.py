@@ -11,11 +11,10 @@ from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
-from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.gate.service import Service
+from app.gate.service import FAULT, Service
 from app.server.request_body import Body
 from app.server.request_head import body_of, find_head, malformed, version_of
 from app.settings import Settings
@@ -112,20 +111,14 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = Reading(transport)
-        self.app = self._answer
         self._rest = b""  # came, and is not read yet
         self._known = 0  # bytes of it that make no whole head
         self._ended = False  # the client's side
-        self._fault: RequestError | None = None  # of the body
         self._blocked_since: float | None = None  # the client does not take what we send
         self._enter(Phase.HEAD)
         if len(self.connections) > self.limits.connections and not self._make_room():
             detail = "as many clients are connected as may be"
             self._refuse(RequestError(problems.TOO_MANY_CONNECTIONS, detail))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self.app = self.config.loaded_app  # or the connection would refer to itself
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -221,20 +214,6 @@ class Connection(HttpToolsProtocol):
         if self._ended and self.phase is not Phase.ANSWER:
             self.transport.close()
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The application, told of a body's fault where it asks for more of that body."""
-        cycle = self.cycle
-
-        async def receive_or_fail() -> Message:
-            if self._fault and not cycle.body:
-                raise self._fault
-            message = await receive()
-            if self._fault and not message.get("body"):
-                raise self._fault
-            return message
-
-        await self.config.loaded_app(scope, receive_or_fail, send)
-
     def enforce(self, now: float) -> None:
         """Ends a connection that takes too long.
 
@@ -304,7 +283,7 @@ class Connection(HttpToolsProtocol):
         if self.cycle.response_complete:
             self.transport.close()
             return
-        self._fault = error
+        self.cycle.scope["state"][FAULT] = error
         self.cycle.keep_alive = False
         self.cycle.message_event.set()
         self._enter(Phase.ANSWER)

@@ -6,6 +6,7 @@ network, training, engines and wire contracts know none by name. Serving imports
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
@@ -166,6 +167,7 @@ class HasParts(Protocol):
         ...
 
 
+@cache
 def find(name: str) -> Modality[Any]:
     """The modality of a name.
 

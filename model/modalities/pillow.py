@@ -67,6 +67,8 @@ def decode(content: bytes, max_pixels: int, least: int = DECODED_SIZE) -> Image.
         _check_size(opened, max_pixels)
         whole = opened.size
         picture = load_upright(opened, least)
+        if picture.mode in ("P", "PA") and picture.palette is None:
+            raise UnreadableInputError(f"the {name} image lacks its palette")
         picture.info["size"] = _as_turned(whole, picture)
         return picture
     except InputError:

@@ -20,6 +20,7 @@ from model.modalities import (
 from model.modalities.digits.form import prepare
 from model.modalities.digits.modality import SPEC
 from model.modalities.pillow import decode
+from tests.attacks import header, png
 from tests.conftest import encode
 from tests.digits import load_digits
 from tests.mutations.pictures import mutant
@@ -65,6 +66,9 @@ def tiff_of_one_tile(side: int, tile: int) -> bytes:
     }
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(16)
+
+
+PIXELS = (b"IDAT", zlib.compress(bytes(29 * 28)))  # of 28 x 28 indices, without a palette
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -124,6 +128,7 @@ def test_a_large_jpeg_is_decoded_smaller():
         (png_header(0, 28), UnreadableInputError),
         (png_header(28, 0), UnreadableInputError),
         (b"GIF89a" + bytes(20), UnreadableInputError),
+        (png([(b"IHDR", header(28, 28, 8, 3)), PIXELS, (b"IEND", b"")]), UnreadableInputError),
         (png_header(1001, 1000), InputTooLargeError),
         (png_header(10_000, 10_000), InputTooLargeError),
         (png_header(2**31 - 1, 2**31 - 1), InputTooLargeError),
