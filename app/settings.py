@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         2.0, gt=0, le=600, description="seconds of CPU time to decode one image, at most"
     )
     max_decode_bytes: int = Field(
-        300 * 2**20, ge=2**24, description="bytes of memory to decode one image, at most"
+        300 * 2**20, ge=2**27, description="bytes of memory to decode one image, at most"
     )
     max_files: int = Field(64, ge=1, description="images in one batch request, at most")
     max_body_bytes: int = Field(
@@ -159,10 +159,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"max_files ({self.max_files}) must not exceed max_queue ({self.max_queue})"
             )
-        if self.max_pixels > self.max_request_pixels:
+        sizes = self.max_pixels, self.max_request_pixels, self.max_pending_pixels
+        if not sizes[0] <= sizes[1] <= sizes[2]:
             raise ValueError(
-                f"max_pixels ({self.max_pixels}) must not exceed max_request_pixels "
-                f"({self.max_request_pixels})"
+                f"max_pixels ({sizes[0]}) must not exceed max_request_pixels ({sizes[1]}), "
+                f"nor that max_pending_pixels ({sizes[2]})"
+            )
+        if 3 * self.max_bytes > self.max_decode_bytes:  # a file, as it comes and on its way
+            raise ValueError(
+                f"max_decode_bytes ({self.max_decode_bytes}) must be three times max_bytes "
+                f"({self.max_bytes}) at least"
             )
         return self
 

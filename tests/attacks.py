@@ -123,6 +123,18 @@ def tiff_shared_values(tags: int, size: int) -> bytes:
     return tiff(entries, bytes(size))
 
 
+def tiff_of_odd_size(side: int) -> bytes:
+    """A TIFF whose size is given as signed numbers, which Pillow reads as well."""
+    content = flat(side, side, "TIFF", "L", compression="tiff_adobe_deflate")
+    (start,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, start)
+    signed = bytearray(content)
+    for at in range(start + 2, start + 2 + 12 * count, 12):
+        if struct.unpack_from("<H", content, at)[0] in (256, 257):
+            struct.pack_into("<HII", signed, at + 2, 9, 1, side)
+    return bytes(signed)
+
+
 def gif_blocks(count: int) -> bytes:
     """A GIF with so many empty comments before its picture."""
     content = flat(28, 28, "GIF", "L")
@@ -158,7 +170,7 @@ LEGAL: dict[str, Make] = {
     "16 MP in a narrow column, WebP": lambda: flat(1020, 16_000, "WEBP", lossless=True),
     "25 MP, JPEG": lambda: flat(5000, 5000, "JPEG"),
     "25 MP of full colour, JPEG": lambda: flat(5000, 5000, "JPEG", subsampling=0),
-    "25 MP in 40 scans, JPEG": lambda: scans(28, 5000, empty=False),
+    "25 MP in 20 scans, JPEG": lambda: scans(10, 5000, empty=False),
     "0.25 MP in 100 scans, JPEG": lambda: scans(88, 500, empty=False),
     "25 MP, GIF": lambda: flat(5000, 5000, "GIF", "L"),
     "25 MP of four inks, TIFF": lambda: flat(5000, 5000, "TIFF", "CMYK", compression="tiff_lzw"),
@@ -190,6 +202,7 @@ REFUSED: dict[str, Make] = {
     "60,000 tags for the same 5 MB, TIFF": lambda: tiff_shared_values(60_000, 5_000_000),
     "1,500 tags for the same 5 MB, TIFF": lambda: tiff_shared_values(1500, 5_000_000),
     "1 million empty comments, GIF": lambda: gif_blocks(1_000_000),
+    "a size that is no whole number, TIFF": lambda: tiff_of_odd_size(5000),
     "900 MP, PNG": lambda: png([(b"IHDR", header(30_000, 30_000)), (b"IEND", b"")]),
 }
 # Pictures that /read has to look through.

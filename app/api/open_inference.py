@@ -33,6 +33,8 @@ router = APIRouter()
 NO_NUMBER = -1  # in the output of a number, of a label that stands for none
 # Bytes of JSON; to parse more would keep the event loop from others for too long.
 LARGEST_PARSED_HERE = 2**18
+# To parse more takes more memory than a request may.
+MOST_JSON_BYTES = 2**25
 
 
 def inputs_of(card: Card) -> tuple[TensorSpec, TensorSpec]:
@@ -110,9 +112,13 @@ async def infer(request: Request) -> Response:
     body = await read_inflated(request, settings.max_body_bytes, settings.request_timeout_s)
     json_length = _json_length(request)
     deadline = service.deadline()
+    text_length = min(len(body), json_length or len(body))
+    if text_length > MOST_JSON_BYTES:
+        lack = f"the JSON has more than {MOST_JSON_BYTES:,} bytes; send tensors as binary data"
+        raise RequestError(problems.TOO_MANY_BYTES, lack)
     try:
-        if min(len(body), json_length or len(body)) > LARGEST_PARSED_HERE:
-            read = partial(_read, reader, json_length)
+        if text_length > LARGEST_PARSED_HERE:
+            read = partial(reader.read, json_length=json_length)
             (inputs,) = await service.decoders.run(read, [body], [Cost(len(body))], deadline)
             if isinstance(inputs, InputError):
                 raise inputs
@@ -158,12 +164,6 @@ def _json_length(request: Request) -> int | None:
     if not (value.isascii() and value.isdecimal() and len(value) < 20):
         raise RequestError(problems.MALFORMED_INFERENCE, f"{JSON_LENGTH} is not a number of bytes")
     return int(value)
-
-
-def _read(
-    reader: tensors.Reader, json_length: int | None, body: bytes | bytearray
-) -> tensors.Inputs:
-    return reader.read(body, json_length)
 
 
 async def _predict(

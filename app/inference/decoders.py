@@ -5,6 +5,7 @@ processes are AnyIO's (`anyio.to_process`), started when first needed; here is w
 """
 
 import asyncio
+import contextvars
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from anyio import BrokenWorkerProcess, CapacityLimiter, to_process
 
 from app.inference.batcher import BatcherError, ClosedError, DeadlineExceededError
 from app.inference.budgets import Budget
-from app.inference.decoder_process import within_limits
+from app.inference.decoder_process import GRACE_S, within_limits
 from app.inference.turns import Turns
 from app.settings import Settings
 from model.modalities import Cost, InputError, InputTooCostlyError, UnreadableInputError
@@ -150,7 +151,11 @@ class Decoders:
             if job is None:
                 return
             job.started = asyncio.get_running_loop().time()
-            self._running[job] = asyncio.create_task(self._decode(job))
+            # What the process is started with outlives the request: nothing of that may stay.
+            decoding = asyncio.get_running_loop().create_task(
+                self._decode(job), context=contextvars.Context()
+            )
+            self._running[job] = decoding
 
     def _may_start(self, job: _Job[Any]) -> bool:
         large = [other.pixels for other in self._running if other.is_large]
@@ -161,7 +166,7 @@ class Decoders:
 
     async def _decode(self, job: _Job[Made]) -> None:
         try:
-            outcome = await self._outcome(job.call)
+            outcome = await self._outcome(job)
         except Exception as error:
             if not job.future.done():
                 job.future.set_exception(error)
@@ -172,8 +177,8 @@ class Decoders:
             del self._running[job]
         self._start_next()
 
-    async def _outcome(self, call: Callable[[], Made]) -> Made | InputError:
-        """What the call gives in a decoder; tried again where that breaks, for it may be chance."""
+    async def _outcome(self, job: _Job[Made]) -> Made | InputError:
+        """What a decoder makes of a file; tried again where one breaks, for it may be chance."""
         loop = asyncio.get_running_loop()
         cpu_s, memory = self._settings.max_decode_cpu_s, self._settings.max_decode_bytes
         if self._limiter is None:
@@ -183,29 +188,35 @@ class Decoders:
             try:
                 async with asyncio.timeout(self._settings.request_timeout_s):
                     made = await to_process.run_sync(
-                        within_limits, call, cpu_s, memory, cancellable=True, limiter=self._limiter
+                        within_limits,
+                        job.call,
+                        cpu_s,
+                        memory,
+                        cancellable=True,
+                        limiter=self._limiter,
                     )
             except InputError as error:
                 return error
             except TimeoutError:
                 self.on_end("timeout")
-                return InputTooCostlyError("the image takes too long to decode")
+                return InputTooCostlyError("the file takes too long to decode")
             except BrokenWorkerProcess as error:
                 if error.args:  # it did not start
                     self._miss(error)
-                if loop.time() - started >= cpu_s:
+                if loop.time() - started >= cpu_s + GRACE_S:
                     self.on_end("cpu")
-                    return InputTooCostlyError(
-                        f"the image takes more than {cpu_s:g} s of CPU time to decode"
-                    )
+                    lack = f"the file takes more than {cpu_s:g} s of CPU time to decode"
+                    return InputTooCostlyError(lack)
                 self.on_end("crash")
                 await asyncio.sleep(PAUSE_S)
+                if job.future.done():  # nobody waits any more
+                    break
             except OSError as error:
                 self._miss(error)
             else:
                 self.healthy = True
                 return made
-        return UnreadableInputError("the image breaks its decoder")
+        return UnreadableInputError("the file breaks its decoder")
 
     def _miss(self, error: Exception) -> NoReturn:
         self.healthy = False

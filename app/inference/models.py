@@ -179,12 +179,14 @@ class Models:
         return model
 
     async def _retire(self, model: Model) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._linger_s):
-                await model.until_free()
-        await model.close()
-        await asyncio.to_thread(_return_memory)
-        del self._retiring[model]
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._linger_s):
+                    await model.until_free()
+            await model.close()
+            await asyncio.to_thread(_return_memory)
+        finally:
+            del self._retiring[model]
 
 
 def _return_memory() -> None:

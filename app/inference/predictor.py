@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from time import perf_counter
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -13,10 +12,11 @@ from numpy.typing import NDArray
 from app.inference import batcher
 from app.inference.batcher import Batcher
 from app.inference.budgets import Budgets
+from app.inference.decoder_process import Prepared, prepare
 from app.inference.decoders import Decoders
 from app.inference.engines import Engine, EngineError, SelfCheck, create_engine, prove
 from app.settings import Settings
-from model.checkpoint.card import Card, InputSpec
+from model.checkpoint.card import Card
 from model.checkpoint.folder import PARTS_FOLDER, Checkpoint, CheckpointError, read_checkpoint
 from model.modalities import (
     Cost,
@@ -76,31 +76,6 @@ class Observer(batcher.Observer, Protocol):
 _Output = tuple[list[float], float]  # probabilities, novelty
 
 
-class _Prepared(NamedTuple):
-    values: NDArray[Any]  # (C, *shape)
-    decode_s: float
-    preprocess_s: float
-
-
-def _prepare(
-    modality: str, spec: InputSpec, limits: Limits, contents: Sequence[bytes]
-) -> list[_Prepared | InputError]:
-    """Files in the input's form; one that can't be read has its error in its place."""
-    form = find(modality)
-    prepared: list[_Prepared | InputError] = []
-    for content in contents:
-        started = perf_counter()
-        try:
-            sample = form.decode(content, limits)
-        except InputError as error:
-            prepared.append(error)
-            continue
-        decoded = perf_counter()
-        values = form.prepare(sample, spec)
-        prepared.append(_Prepared(values, decoded - started, perf_counter() - decoded))
-    return prepared
-
-
 def _groups(costs: Mapping[int, Cost]) -> list[list[int]]:
     """Which files go to a decoder together: tiny ones, several at a time."""
     tiny = [index for index, cost in costs.items() if cost.is_tiny]
@@ -131,7 +106,7 @@ class Predictor:
             for label in card.labels
         }
         self.limits = Limits(settings.max_pixels)
-        self._prepare = partial(_prepare, card.input.modality, card.input, self.limits)
+        self._prepare = partial(prepare, card.input.modality, card.input, self.limits)
         self._settings = settings
         self.decoders = Decoders(settings, Budgets(settings).pending_pixels)
         self._undecoded = 0
@@ -185,7 +160,7 @@ class Predictor:
         """
         self._check_room(len(contents))
         prepared = await self._prepared(contents, deadline)
-        good = [item for item in prepared if isinstance(item, _Prepared)]
+        good = [item for item in prepared if isinstance(item, Prepared)]
         outcomes = iter(await self._compute(good, deadline))
         return [item if isinstance(item, InputError) else next(outcomes) for item in prepared]
 
@@ -201,7 +176,7 @@ class Predictor:
         Raises:
             BatcherError: too many wait, the deadline passed, or `close` was called.
         """
-        return await self._compute([_Prepared(sample, 0.0, 0.0) for sample in samples], deadline)
+        return await self._compute([Prepared(sample, 0.0, 0.0) for sample in samples], deadline)
 
     async def in_decoder(
         self, function: Callable[[bytes], Made], content: bytes, deadline: float, least: int = 1
@@ -274,9 +249,9 @@ class Predictor:
 
     async def _prepared(
         self, contents: Sequence[bytes], deadline: float
-    ) -> list[_Prepared | InputError]:
+    ) -> list[Prepared | InputError]:
         """Each file in the input's form, or why it can't be."""
-        prepared: dict[int, _Prepared | InputError] = {}
+        prepared: dict[int, Prepared | InputError] = {}
         costs: dict[int, Cost] = {}
         room = self._settings.max_request_pixels
         for index, content in enumerate(contents):
@@ -310,7 +285,7 @@ class Predictor:
         return [prepared[index] for index in range(len(contents))]
 
     async def _compute(
-        self, prepared: Sequence[_Prepared], deadline: float
+        self, prepared: Sequence[Prepared], deadline: float
     ) -> list[Classification | EngineError]:
         outcomes = await self._batcher.submit([item.values for item in prepared], deadline)
         results: list[Classification | EngineError] = []

@@ -8,13 +8,14 @@ import contextlib
 import json
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
-from app.inference.engines import EngineError
+from app.inference.engines import EngineError, choose_engine
 from app.inference.models import Model
 from app.inference.predictor import load_predictor
 from app.settings import Settings
@@ -109,10 +110,8 @@ def _take_no_more_than(settings: Settings, checkpoint: Checkpoint) -> None:
     signal.alarm(int(LIMIT_S) + 1)  # ends it even where its parent is gone
     with contextlib.suppress(OSError):  # short of memory, the system is to end this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
-    import resource  # which Windows lacks
-
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if settings.device.startswith("cuda") or settings.engine == "torch":
+    if choose_engine(settings.engine, settings.device)[0] == "torch":
         return  # CUDA maps more than it takes
     size = len(checkpoint.weights) + len(checkpoint.onnx)
     limit = RUNTIME_BYTES + settings.max_batch * SAMPLE_BYTES + COPIES * size

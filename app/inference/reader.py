@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.inference.decoder_process import found_in
 from app.inference.engines import EngineError
 from app.inference.predictor import Classification, Predictor, Timing
-from model.modalities import FindParts, FoundParts, Limits
+from model.modalities import FindParts
 
 # Candidates that take a place in the queue at a time, so that other requests get theirs.
 AT_ONCE = 64
-# What finding parts takes at worst, in pixels.
-LEAST_WORK = 10_000_000
+# Finding the parts of a small picture takes as much as decoding one so many times as large; of a
+# larger one no more than so many pixels.
+MORE_WORK, MOST_WORK = 16, 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,9 @@ async def read(
         EngineError: the engine can't compute a part.
     """
 
-    find_in = partial(_found, find_parts, predictor.limits)
-    found = await predictor.in_decoder(find_in, content, deadline, LEAST_WORK)
+    work = min(MORE_WORK * predictor.modality.cost(content, predictor.limits).pixels, MOST_WORK)
+    find_in = partial(found_in, find_parts, predictor.limits)
+    found = await predictor.in_decoder(find_in, content, deadline, work)
     candidates = await _classified(predictor, found.inputs, deadline)
     probabilities = np.array([candidate.probabilities for candidate in candidates])
     novelty = np.array([candidate.novelty for candidate in candidates])
@@ -63,10 +66,6 @@ async def read(
     )
     slowest = Timing.slowest(candidate.timing for candidate in candidates)
     return Reading(found.size, lines, slowest or Timing(0.0, 0.0, 0.0, 0.0))
-
-
-def _found(find_parts: FindParts, limits: Limits, content: bytes) -> FoundParts:
-    return find_parts(content, limits)
 
 
 async def _classified(

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-import sys
+import resource
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,9 +21,6 @@ from app.settings import Settings
 from app.wire import problems, refusals
 from app.wire.problems import RequestError
 
-if sys.platform != "win32":
-    import resource
-
 KEEP_ALIVE_S = 5
 # Whoever reads a body refuses a slow sender in time; this much later the connection itself goes.
 BODY_GRACE_S = 2.0
@@ -32,7 +29,7 @@ LEAST_RATE = 1024
 PATIENCE_S = 10.0
 # A client that has had less time than this to begin can't be called slow.
 START_S = 0.05
-# A client that ends its side this soon after its request waits for the answer; later, it has left.
+# A client that ends its side waits this long for its answer; then it is taken to have left.
 HALF_CLOSE_S = 1.0
 OTHER_FILES = 128  # that a process opens besides its connections
 
@@ -64,8 +61,6 @@ def affordable(connections: int) -> int:
 
     A process that may open no more files can't take a newcomer, and so lets nobody give way to it.
     """
-    if sys.platform == "win32":
-        return connections
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -228,7 +223,9 @@ class Connection(HttpToolsProtocol):
         elif now - self._blocked_since > limits.head_s:
             self.transport.abort()
             return
-        if self.phase is Phase.HEAD and waited > limits.head_s:
+        if self._ended and waited > HALF_CLOSE_S:  # its client is taken to have left
+            self.transport.abort()
+        elif self.phase is Phase.HEAD and waited > limits.head_s:
             detail = f"the request's head did not arrive within {limits.head_s:g} s"
             self._refuse(RequestError(problems.UPLOAD_STALLED, detail))
         elif self.phase is Phase.BODY and waited > limits.body_s + BODY_GRACE_S:
@@ -262,7 +259,7 @@ class Connection(HttpToolsProtocol):
         self._came = came  # bytes, since then
 
     def _make_room(self) -> bool:
-        """Ends the connection whose client is the furthest behind, if any is not waiting for us."""
+        """Ends the connection whose client is the furthest behind the least rate, if one is."""
         now = self.loop.time()
         others = [
             (other.behind(now), other)
@@ -270,10 +267,12 @@ class Connection(HttpToolsProtocol):
             if other is not self and not other.transport.is_closing()
         ]
         lag, slowest = max(others, key=lambda pair: pair[0], default=(-math.inf, self))
-        if lag == -math.inf:
+        if lag <= 0:
             return False
         if slowest.phase is Phase.BODY and not slowest.cycle.response_started:
             slowest._fail(RequestError(problems.TOO_MANY_CONNECTIONS, "others wait for this place"))
+        elif slowest.phase is Phase.IDLE:
+            slowest.transport.close()
         else:
             slowest.transport.abort()
         return True

@@ -175,7 +175,6 @@ class WorkerEnd:
         while True:
             match await self._orders.get():
                 case Prepare(number, release):
-                    await self._drop()
                     await self._carry_out(number, self._prepare(release))
                 case Commit(number):
                     await self._carry_out(number, self._commit())
@@ -192,6 +191,7 @@ class WorkerEnd:
         self._send(Done(reload, error))
 
     async def _prepare(self, release: Release) -> None:
+        await self._drop()
         self._prepared = await prepare(self._service, release)
 
     async def _commit(self) -> None:

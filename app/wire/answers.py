@@ -323,6 +323,7 @@ class Limits(Answer):
     max_bytes: int = Field(description="bytes of one image")
     max_pixels: int = Field(description="pixels of one image")
     max_request_pixels: int = Field(description="pixels to decode of all images of one request")
+    max_decoding_pixels: int = Field(description="pixels of large images decoded at once")
     max_pending_pixels: int = Field(description="pixels that are decoded or wait for it")
     max_decode_cpu_s: float = Field(description="seconds of CPU time to decode one image")
     max_decode_bytes: int = Field(description="bytes of memory to decode one image")

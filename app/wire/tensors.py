@@ -152,7 +152,8 @@ class Reader:
             json_length = len(body)
         if not 0 <= json_length <= len(body):
             raise WireError(f"{JSON_LENGTH} is {json_length}, the body has {len(body)} bytes")
-        request = self._parse(body[:json_length])
+        # Not copied where it is large: it may be all of the body.
+        request = self._parse(body if json_length == len(body) else body[:json_length])
         if len(request.inputs) > 1:
             names = " or ".join(repr(spec.name) for spec in self.inputs)
             raise WireError(f"there are {len(request.inputs)} inputs; send one, {names}")

@@ -35,7 +35,7 @@ MOST_COMPRESSED_CHUNKS = 64
 MOST_STRIPS = 20_000
 # Scans of one JPEG, at most, and its pixels times these; ten are usual.
 MOST_SCANS = 100
-MOST_SCANNED_PIXELS = 10**9
+MOST_SCANNED_PIXELS = 5 * 10**8
 # A PNG that is decoded in less time than another process takes to hear of it.
 TINY_BYTES = 4096
 TINY_PIXELS = 32 * 32
@@ -44,10 +44,11 @@ _TINY_CHUNKS = frozenset(
     (b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"sBIT", b"bKGD")
 )
 # What a pixel takes against one of a PNG in RGBA, in CPU time or, for WebP, in memory.
-_BASELINE_JPEG, _WEBP = 0.25, 1.5
+_BASELINE_JPEG, _PROGRESSIVE_JPEG, _WEBP = 0.15, 0.4, 1.5
 # A run of a run-length encoded BMP, which is decoded in Python.
 _RUN_LENGTH_BYTE = 8.0
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # of a JPEG, but those within a scan
+_TIFF_NUMBERS = {3: "H", 4: "I", 16: "Q"}  # types of sizes and their codes for struct
 _GIF_EXTENSION, _GIF_PICTURE = 0x21, 0x2C
 _SIZES_OF_VALUES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 _SIZES_OF_VALUES |= {13: 4, 16: 8, 17: 8, 18: 8}  # of a TIFF's types, in bytes
@@ -152,7 +153,7 @@ def _jpeg_size(content: bytes) -> tuple[int, int, float]:
     for marker, at in _jpeg_segments(content, MOST_HEADER_SEGMENTS, MOST_JUNK_BYTES):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack_from(">HH", content, at + 3)
-            return width, height, _BASELINE_JPEG if marker in (0xC0, 0xC1) else 1.0
+            return width, height, _BASELINE_JPEG if marker in (0xC0, 0xC1) else _PROGRESSIVE_JPEG
         if marker == 0xDA:
             break
     raise UnreadableInputError("the JPEG image does not tell its size before its pixels")
@@ -232,13 +233,13 @@ def _tiff_size(content: bytes) -> tuple[int, int, float]:
     width = height = 0
     for tag, kind, _, at, order in _tiff_entries(content):
         if tag in (256, 257, 322, 323):
-            value = struct.unpack_from(
-                order + {3: "H", 4: "I", 16: "Q"}.get(kind, "B"), content, at
-            )
+            if kind not in _TIFF_NUMBERS:
+                raise UnreadableInputError("the TIFF image tells its size by no whole number")
+            (value,) = struct.unpack_from(order + _TIFF_NUMBERS[kind], content, at)
             if tag in (256, 322):
-                width = max(width, value[0])
+                width = max(width, value)
             else:  # a tile is decoded whole, however little of it the picture shows
-                height = max(height, value[0])
+                height = max(height, value)
     return width, height, 1.0
 
 

@@ -9,16 +9,14 @@ from importlib import import_module
 from pathlib import Path
 
 from PIL import Image, ImageOps
-from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from model.modalities import (
     Cost,
     InputError,
-    InputTooCostlyError,
     InputTooLargeError,
     UnreadableInputError,
 )
-from model.modalities.picture_header import check_structure, is_tiny, read_header
+from model.modalities.picture_header import TINY_PIXELS, check_structure, is_tiny, read_header
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 MEDIA_TYPES = ("image/*",)
@@ -60,23 +58,27 @@ def decode(content: bytes, max_pixels: int, least: int = DECODED_SIZE) -> Image.
 
     Raises:
         InputError: one subclass per cause.
+        MemoryError: it takes more than this process may have.
     """
-    name = "PNG" if is_tiny(content) else _checked_format(content, max_pixels)
+    name, announced = "PNG", TINY_PIXELS
+    if not is_tiny(content):
+        header = read_header(content, max_pixels)
+        check_structure(content, header)
+        name, announced = header.format, header.width * header.height
     try:
         opened = Image.open(io.BytesIO(content), formats=[name])
-        _check_size(opened, max_pixels)
+        if opened.width * opened.height > announced:
+            raise UnreadableInputError(f"the {name} image is larger than its header tells")
         whole = opened.size
         picture = load_upright(opened, least)
         if picture.mode in ("P", "PA") and picture.palette is None:
             raise UnreadableInputError(f"the {name} image lacks its palette")
         picture.info["size"] = _as_turned(whole, picture)
         return picture
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Image.DecompressionBombError:
         raise InputTooLargeError(f"the image has more than {max_pixels:,} pixels") from None
-    except MemoryError:
-        raise InputTooCostlyError(f"to decode the {name} image takes too much memory") from None
     except Exception as error:
         # Broken files make Pillow raise a dozen types, from struct.error to ZeroDivisionError.
         raise UnreadableInputError(f"the {name} image is truncated or broken") from error
@@ -94,13 +96,6 @@ def cost(content: bytes, max_pixels: int) -> Cost:
     if is_tiny(content):
         return _TINY
     return Cost(read_header(content, max_pixels).work)
-
-
-def _checked_format(content: bytes, max_pixels: int) -> str:
-    """The format of a file that is worth decoding, by what it announces."""
-    header = read_header(content, max_pixels)
-    check_structure(content, header)
-    return header.format
 
 
 def decode_within(content: bytes, max_pixels: int, side: int) -> Image.Image:
@@ -124,21 +119,6 @@ def decode_within(content: bytes, max_pixels: int, side: int) -> Image.Image:
 def _as_turned(size: tuple[int, int], picture: Image.Image) -> tuple[int, int]:
     """The size, or width and height exchanged: whichever has the picture's proportions."""
     return min((size, size[::-1]), key=lambda s: abs(s[0] * picture.height - s[1] * picture.width))
-
-
-def _check_size(picture: Image.Image, max_pixels: int) -> None:
-    width, height = picture.size
-    if not width or not height:
-        raise UnreadableInputError(f"the image has no pixels: its size is {width} x {height}")
-    if isinstance(picture, TiffImageFile):
-        # A tile is decoded whole, however little of it the picture shows.
-        tags = picture.tag_v2
-        width = max(width, tags.get(TILEWIDTH, 0))
-        height = max(height, tags.get(TILELENGTH, 0))
-    if width * height > max_pixels:
-        raise InputTooLargeError(
-            f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed"
-        )
 
 
 def load_upright(picture: Image.Image, least: int = DECODED_SIZE) -> Image.Image:

@@ -80,19 +80,28 @@ async def test_results_come_in_the_order_of_what_was_given(decoders: Decoders):
     assert await decoders.run(len, given, costs, soon()) == list(range(20))
 
 
-async def test_too_much_cpu_time_ends_the_process_and_another_follows(decoders: Decoders):
+async def test_too_much_cpu_time_is_told_and_ends_no_process(decoders: Decoders):
+    (before,) = await decoders.run(pid, [b""], [SMALL], soon())
+    (outcome,) = await decoders.run(spin, [60.0], [SMALL], soon())
+    assert isinstance(outcome, InputTooCostlyError)
+    # What was used before does not count.
+    for _ in range(3):
+        assert await decoders.run(spin, [0.6], [SMALL], soon()) == [0.6]
+    assert await decoders.run(pid, [b""], [SMALL], soon()) == [before]
+
+
+async def test_a_codec_that_does_not_notice_is_killed_and_another_process_follows(
+    decoders: Decoders,
+):
     ends: list[str] = []
     decoders.on_end = ends.append
     (before,) = await decoders.run(pid, [b""], [SMALL], soon())
-    (outcome,) = await decoders.run(spin, [60.0], [SMALL], soon())
+    (outcome,) = await decoders.run(sum, [range(10**12)], [SMALL], soon())  # one call of C
     assert isinstance(outcome, InputTooCostlyError)
     assert ends == ["cpu"]
     (after,) = await decoders.run(pid, [b""], [SMALL], soon())
     assert isinstance(after, int)
     assert after != before
-    # What was used before does not count.
-    for _ in range(3):
-        assert await decoders.run(spin, [0.6], [SMALL], soon()) == [0.6]
 
 
 async def test_too_much_memory_is_refused(decoders: Decoders):
@@ -137,7 +146,7 @@ async def test_the_deadline_ends_the_wait_and_what_waits_is_not_decoded(
 
 
 async def test_pixels_that_wait_are_bounded_and_small_files_pass(tmp_path: Path):
-    settings = Settings(max_pending_pixels=30_000_000)
+    settings = Settings(max_request_pixels=30_000_000, max_pending_pixels=30_000_000)
     budget = Budgets(settings).pending_pixels
     decoders = Decoders(settings, budget)
     gate = str(tmp_path / "gate")

@@ -1,5 +1,8 @@
 """Turns: each request is served in its order, and none waits for all that another brings."""
 
+import tracemalloc
+import weakref
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,12 +73,27 @@ def test_what_is_discarded_is_not_served(requests: list[list[float]], data: st.D
     assert set(served(turns)) == set(jobs) - gone
 
 
+class Thing:
+    """Something that may be kept alive."""
+
+
 def test_discarded_items_are_not_kept():
-    turns = Turns[int]()
-    for number in range(10_000):
-        turns.put([number])
-        turns.discard([number])
-    assert len(turns._heap) < 100
+    turns = Turns[Thing]()
+    things = [Thing() for _ in range(10)]
+    alive = weakref.WeakSet(things)
+    turns.put(things)
+    turns.discard(things)
+    del things
+    assert not alive
+    # Nor what stands for them.
+    tracemalloc.start()
+    for _ in range(10_000):
+        thing = Thing()
+        turns.put([thing])
+        turns.discard([thing])
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 100_000
 
 
 @given(REQUESTS, st.floats(0.1, 100, allow_nan=False))
