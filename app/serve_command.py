@@ -6,13 +6,18 @@ import gc
 # 0.08 s. The service switches this on again when it is ready.
 gc.disable()
 
+import os
+
+# NumPy's products here are small: with threads of their own, which wait in a loop for each other,
+# a number took five times the CPU to read on two busy cores. NumPy asks when it is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from app.streams import open_missing
 
 open_missing()  # before anything else opens a file or a socket that stays
 
 import contextlib
 import logging.config
-import os
 import shlex
 import signal
 import socket

@@ -1,5 +1,6 @@
 """The processes that serve: one worker, or a supervisor and several.
 
-`worker` runs uvicorn in this process, within the limits of `connections`. `supervisor` keeps
-several of them alive and talks to them over `control`; `reload_coordinator` reloads all or none.
+`worker` runs uvicorn in this process; `connections` reads whole requests by `request_head` and
+`request_body`, within limits. `supervisor` keeps each `worker_process` alive and talks to it over
+`control`; `reload_coordinator` reloads all or none.
 """
