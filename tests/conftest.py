@@ -32,10 +32,17 @@ ROOT = Path(__file__).parents[1]
 START_LIMIT_S = 60.0
 LONGEST = (
     "test_train.py",
+    "test_reload.py",
     "test_lifecycle.py",
     "test_page.py",
     "test_evaluate.py",
+    "test_openapi.py",
+    "test_costly_requests.py",
     "test_faults.py",
+    "test_export.py",
+    "test_parts.py",
+    "test_startup.py",
+    "test_connections.py",
 )
 
 # How long an example takes says how busy the machine is.

@@ -17,7 +17,7 @@ from model.modalities import Cost, InputTooCostlyError, UnreadableInputError
 from tests.conftest import decoders_of
 
 pytestmark = pytest.mark.anyio
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 SMALL, LARGE = Cost(1), Cost(LARGE_PIXELS)
 
 
@@ -62,7 +62,9 @@ def soon() -> float:
 
 @pytest.fixture
 async def decoders() -> AsyncIterator[Decoders]:
-    settings = Settings(max_decode_cpu_s=1, max_decode_bytes=2**27, workers=64)
+    settings = Settings(
+        max_decode_cpu_s=1, max_decode_bytes=2**27, request_timeout_s=60, workers=64
+    )
     decoders = decoders_of(settings)
     yield decoders
     decoders.close()
