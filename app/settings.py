@@ -73,7 +73,10 @@ class Settings(BaseSettings):
         description="pixels that are decoded or wait for it in one worker; more are refused: 503",
     )
     max_decode_cpu_s: float = Field(
-        2.0, gt=0, le=600, description="seconds of CPU time to decode one image, at most"
+        2.0,
+        gt=0,
+        le=600,
+        description="seconds of CPU time to decode a request's images, at most",
     )
     max_decode_bytes: int = Field(
         300 * 2**20, ge=2**27, description="bytes of memory to decode one image, at most"

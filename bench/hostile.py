@@ -83,7 +83,14 @@ def _calls() -> Iterator[tuple[str, Call]]:
     name = "25 MP of RGBA, PNG"
     picture = [("file", attack(name))]
     yield f"/explain {name}", _upload("/explain", picture, {"Accept": "image/png"})
-    for name in ("16 MP, WebP", "12 MP in one column, PNG", "25 MP of RGBA, PNG", "25 MP, JPEG"):
+    for name in (
+        "800 KB of fractions in EXIF, PNG",
+        "1,990 comments, JPEG",
+        "16 MP, WebP",
+        "12 MP in one column, PNG",
+        "25 MP of RGBA, PNG",
+        "25 MP, JPEG",
+    ):
         yield (
             f"/predict/batch 64 of {name}",
             _upload("/predict/batch", [("files", attack(name))] * 64),

@@ -123,6 +123,34 @@ def tiff_shared_values(tags: int, size: int) -> bytes:
     return tiff(entries, bytes(size))
 
 
+def tiff_of_rationals(count: int) -> bytes:
+    """A small TIFF that lies on its side and has so many fractions to tell."""
+    start = 8 + 2 + 12 * 11 + 4
+    entries = [
+        *((256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)),
+        *((273, 4, 1, start), (274, 3, 1, 6), (277, 3, 1, 1), (278, 4, 1, 8), (279, 4, 1, 64)),
+        (40_000, 5, count, start + 64),
+    ]
+    return tiff(entries, bytes(64) + struct.pack("<II", 1, 3) * count)
+
+
+def exif_of_rationals(count: int) -> bytes:
+    """A tiny PNG on its side, with metadata of so many fractions."""
+    entries = [(274, 3, 1, 6), (40_000, 5, count, 8 + 2 + 24 + 4)]
+    exif = tiff(entries, struct.pack("<II", 1, 3) * count)
+    pixels = zlib.compress(bytes(29 * 28))
+    return png([(b"IHDR", header(28, 28)), (b"eXIf", exif), (b"IDAT", pixels), (b"IEND", b"")])
+
+
+def gif_hidden(side: int) -> bytes:
+    """A GIF whose header seems to end in a tiny frame, behind which a large one follows."""
+    content = flat(side, side, "GIF", "L")
+    at = 13 + (3 << ((content[10] & 7) + 1) if content[10] & 0x80 else 0)
+    tiny = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0)
+    screen = content[:6] + struct.pack("<HH", 1, 1) + content[10:at]
+    return screen + b"\x21\x01\0" + tiny + bytes([36]) + bytes(36) + b"\0" + content[at:]
+
+
 def tiff_of_odd_size(side: int) -> bytes:
     """A TIFF whose size is given as signed numbers, which Pillow reads as well."""
     content = flat(side, side, "TIFF", "L", compression="tiff_adobe_deflate")
@@ -179,9 +207,12 @@ LEGAL: dict[str, Make] = {
     ),
     "25 MP of fax, TIFF": lambda: flat(5000, 5000, "TIFF", "1", compression="group4"),
     "20,000 strips, TIFF": lambda: tiff_strips(20_000),
-    "3 MB of runs, BMP": lambda: bitmap_runs(1000, 1000, b"\x01\x07" * 1_490_000),
+    "8,000 fractions in EXIF, PNG": lambda: exif_of_rationals(8000),
+    "800 KB of fractions in EXIF, PNG": lambda: exif_of_rationals(100_000),
+    "1,990 comments, JPEG": lambda: padded_jpeg(b"\xff\xfe\0\x02" * 1990),
+    "1.8 MB of runs, BMP": lambda: bitmap_runs(1000, 1000, b"\x01\x07" * 900_000),
     "5,000 chunks, PNG": lambda: chunks(4990, b"teSt"),
-    "64 colour profiles, PNG": lambda: chunks(64, b"iCCP", profile(1_000_000)),
+    "8 colour profiles, PNG": lambda: chunks(8, b"iCCP", profile(1_000_000)),
 }
 # Pictures that are refused before they are decoded.
 REFUSED: dict[str, Make] = {
@@ -202,6 +233,9 @@ REFUSED: dict[str, Make] = {
     "60,000 tags for the same 5 MB, TIFF": lambda: tiff_shared_values(60_000, 5_000_000),
     "1,500 tags for the same 5 MB, TIFF": lambda: tiff_shared_values(1500, 5_000_000),
     "1 million empty comments, GIF": lambda: gif_blocks(1_000_000),
+    "one row of nothing but line ends, BMP": lambda: bitmap_runs(24_990_000, 1, b"\x01\x07\0\0"),
+    "1.6 MB of rationals, TIFF": lambda: tiff_of_rationals(200_000),
+    "a frame behind an empty block, GIF": lambda: gif_hidden(5000),
     "a size that is no whole number, TIFF": lambda: tiff_of_odd_size(5000),
     "900 MP, PNG": lambda: png([(b"IHDR", header(30_000, 30_000)), (b"IEND", b"")]),
 }

@@ -119,7 +119,8 @@ async def infer(request: Request) -> Response:
     try:
         if text_length > LARGEST_PARSED_HERE:
             read = partial(reader.read, json_length=json_length)
-            (inputs,) = await service.decoders.run(read, [body], [Cost(len(body))], deadline)
+            reading = service.decoders.run(read, [body], [Cost(len(body))], deadline)
+            (inputs,) = await unless_gone(request.receive, reading)
             if isinstance(inputs, InputError):
                 raise inputs
         else:

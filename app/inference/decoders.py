@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pickle import PickleError
 from typing import Any, Generic, NoReturn, TypeVar
 
 from anyio import BrokenWorkerProcess, CapacityLimiter, to_process
@@ -28,6 +29,10 @@ Made = TypeVar("Made")
 # From so many pixels on, which take about 0.1 s, a file may not have the last free decoder.
 LARGE_PIXELS = 3_000_000
 
+# Seconds of CPU time that any file may take, and more for each pixel of its work: four times what
+# the dearest were measured to take.
+LEAST_CPU_S = 0.25
+CPU_S_PER_PIXEL = 1.3e-7
 # A process that is not gone so long after it was killed will not go.
 STUCK_AFTER_S = 10.0
 
@@ -42,18 +47,41 @@ class NoDecoderError(BatcherError):
 
 
 @dataclass(eq=False, slots=True)
+class _Allowance:
+    """CPU time that a request's files may take together.
+
+    Attributes:
+        left_s: seconds.
+    """
+
+    left_s: float
+
+
+@dataclass(eq=False, slots=True)
 class _Job(Generic[Made]):
     """A file that is decoded, or waits to be."""
 
-    call: Callable[[], Made]
+    call: Callable[[], Made] | None  # None: it is done
     pixels: int
-    future: asyncio.Future[Made | InputError]
+    allowance: _Allowance
+    future: asyncio.Future[Made | Exception]
     started: float = math.inf  # on the event loop's clock
 
     @property
     def is_large(self) -> bool:
         """Whether others would wait for it."""
         return self.pixels >= LARGE_PIXELS
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of CPU time that it may take: several times what its header foretells."""
+        return min(self.allowance.left_s, LEAST_CPU_S + self.pixels * CPU_S_PER_PIXEL)
+
+    def end(self, outcome: Made | Exception) -> None:
+        """Tells who waits for it, if anybody does, and lets the file go."""
+        self.call = None
+        if not self.future.done():
+            self.future.set_result(outcome)
 
 
 class Decoders:
@@ -101,8 +129,9 @@ class Decoders:
             raise ClosedError("the service is shutting down")
         loop = asyncio.get_running_loop()
         pixels = sum(cost.pixels for cost in costs)
+        allowance = _Allowance(self._settings.max_decode_cpu_s)
         jobs = [
-            _Job(partial(function, item), cost.pixels, loop.create_future())
+            _Job(partial(function, item), cost.pixels, allowance, loop.create_future())
             for item, cost in zip(given, costs, strict=True)
         ]
         try:
@@ -110,7 +139,7 @@ class Decoders:
             self._turns.put(jobs, lambda job: job.pixels)
             self._start_next()
             async with asyncio.timeout_at(deadline):
-                return [await job.future for job in jobs]
+                outcomes = [await job.future for job in jobs]
         except TimeoutError:
             raise DeadlineExceededError("the image was not decoded in time") from None
         finally:
@@ -118,6 +147,15 @@ class Decoders:
                 job.future.cancel()
             self._turns.discard(jobs)  # what is decoded already is soon done
             self._pending.give_back(pixels)
+        made: list[Made | InputError] = []
+        for outcome in outcomes:
+            if isinstance(outcome, Exception) and not isinstance(outcome, InputError):
+                try:
+                    raise outcome
+                finally:
+                    del outcome, outcomes, jobs  # or the error and this frame would hold each other
+            made.append(outcome)
+        return made
 
     async def can_decode(self, deadline: float) -> bool:
         """Whether a process can be had; where the latest could not, another is asked for."""
@@ -142,8 +180,7 @@ class Decoders:
         while (job := self._turns.take()) is not None:
             waiting.append(job)
         for job in waiting:
-            if not job.future.done():
-                job.future.set_exception(ClosedError("the service is shutting down"))
+            job.end(ClosedError("the service is shutting down"))
 
     def _start_next(self) -> None:
         while len(self._running) < self._processes:
@@ -168,11 +205,9 @@ class Decoders:
         try:
             outcome = await self._outcome(job)
         except Exception as error:
-            if not job.future.done():
-                job.future.set_exception(error)
+            job.end(error.with_traceback(None))
         else:
-            if not job.future.done():
-                job.future.set_result(outcome)
+            job.end(outcome)
         finally:
             del self._running[job]
         self._start_next()
@@ -180,23 +215,22 @@ class Decoders:
     async def _outcome(self, job: _Job[Made]) -> Made | InputError:
         """What a decoder makes of a file; tried again where one breaks, for it may be chance."""
         loop = asyncio.get_running_loop()
-        cpu_s, memory = self._settings.max_decode_cpu_s, self._settings.max_decode_bytes
+        memory = self._settings.max_decode_bytes
         if self._limiter is None:
             self._limiter = CapacityLimiter(self._processes)
         for _ in range(2):
-            started = loop.time()
+            started, cpu_s = loop.time(), job.cpu_s
+            if job.call is None or cpu_s <= 0:
+                lack = f"{self._settings.max_decode_cpu_s:g} s of CPU time to decode; send fewer"
+                return InputTooCostlyError(f"with this file the request takes more than {lack}")
             try:
                 async with asyncio.timeout(self._settings.request_timeout_s):
-                    made = await to_process.run_sync(
+                    result = await to_process.run_sync(
                         within_limits,
-                        job.call,
-                        cpu_s,
-                        memory,
+                        *(job.call, cpu_s, memory),
                         cancellable=True,
                         limiter=self._limiter,
                     )
-            except InputError as error:
-                return error
             except TimeoutError:
                 self.on_end("timeout")
                 return InputTooCostlyError("the file takes too long to decode")
@@ -205,7 +239,8 @@ class Decoders:
                     self._miss(error)
                 if loop.time() - started >= cpu_s + GRACE_S:
                     self.on_end("cpu")
-                    lack = f"the file takes more than {cpu_s:g} s of CPU time to decode"
+                    job.allowance.left_s -= cpu_s
+                    lack = f"the file takes more than {cpu_s:.2g} s of CPU time to decode"
                     return InputTooCostlyError(lack)
                 self.on_end("crash")
                 await asyncio.sleep(PAUSE_S)
@@ -213,9 +248,12 @@ class Decoders:
                     break
             except OSError as error:
                 self._miss(error)
+            except (MemoryError, PickleError):  # of what goes to the process, or comes back
+                return InputTooCostlyError("the file takes more memory than its decoder has")
             else:
                 self.healthy = True
-                return made
+                job.allowance.left_s -= result.cpu_s
+                return result.value
         return UnreadableInputError("the file breaks its decoder")
 
     def _miss(self, error: Exception) -> NoReturn:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.inference import batcher
-from app.inference.batcher import Batcher
+from app.inference.batcher import Batcher, QueueFullError
 from app.inference.budgets import Budgets
 from app.inference.decoder_process import Prepared, prepare
 from app.inference.decoders import Decoders
@@ -246,6 +246,10 @@ class Predictor:
         """Refuses samples before the work of decoding them, which would be wasted."""
         self._batcher.check_open()
         self._batcher.check_room(self._undecoded + samples)
+        # Batches leave room for those who send one.
+        most = max(self._settings.max_files, self._settings.max_queue * 3 // 4)
+        if samples > 1 and self._undecoded + samples > most:
+            raise QueueFullError(f"{self._undecoded} images wait for a decoder, as many as may")
 
     async def _prepared(
         self, contents: Sequence[bytes], deadline: float

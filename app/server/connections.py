@@ -29,6 +29,11 @@ LEAST_RATE = 1024
 PATIENCE_S = 10.0
 # A client that has had less time than this to begin can't be called slow.
 START_S = 0.05
+# A client that has had its answer may send its next request at any moment, for so long at least.
+SPARED_S = 1.0
+# Bytes of a body that are read on after its request was answered: many clients look for the answer
+# when they have sent all.
+MOST_AFTER_ANSWER = 2**26
 # A client that ends its side waits this long for its answer; then it is taken to have left.
 HALF_CLOSE_S = 1.0
 OTHER_FILES = 128  # that a process opens besides its connections
@@ -107,6 +112,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = Reading(transport)
         self._rest = b""  # came, and is not read yet
+        self._unasked = 0  # bytes of the body that came after its answer
         self._known = 0  # bytes of it that make no whole head
         self._ended = False  # the client's side
         self._blocked_since: float | None = None  # the client does not take what we send
@@ -169,11 +175,17 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             cause = error.__context__
             raise cause if isinstance(cause, RequestError) else malformed() from None
+        self._unasked = 0
         self._enter(Phase.BODY, len(self._rest))
         return True
 
     def _read_body(self) -> bool:
         """Hands on what has come of the body; False: there is more to come."""
+        if self.cycle.response_complete:  # nobody asks for it any more
+            self._unasked += len(self._rest)
+            if self._unasked > MOST_AFTER_ANSWER:
+                self.transport.close()
+                return False
         try:
             rest = self._body.read(self._rest, self.on_body)
         except RequestError as error:
@@ -247,7 +259,8 @@ class Connection(HttpToolsProtocol):
         if self._blocked_since is not None:
             return LEAST_RATE * (now - self._blocked_since)
         waited = now - self.since
-        if self.phase is Phase.ANSWER or waited < START_S:
+        least = SPARED_S if self.phase is Phase.IDLE else START_S
+        if self.phase is Phase.ANSWER or waited < least:
             return -math.inf
         if self.cycle and self.cycle.waiting_for_100_continue:
             return -math.inf

@@ -325,7 +325,7 @@ class Limits(Answer):
     max_request_pixels: int = Field(description="pixels to decode of all images of one request")
     max_decoding_pixels: int = Field(description="pixels of large images decoded at once")
     max_pending_pixels: int = Field(description="pixels that are decoded or wait for it")
-    max_decode_cpu_s: float = Field(description="seconds of CPU time to decode one image")
+    max_decode_cpu_s: float = Field(description="CPU seconds to decode a request's images")
     max_decode_bytes: int = Field(description="bytes of memory to decode one image")
     max_upload_bytes: int = Field(description="bytes of all requests under way, inflated")
     max_files: int = Field(description="images in one batch request")

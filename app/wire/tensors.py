@@ -117,7 +117,7 @@ class _Output(_Part):
 class _Request(_Part):
     model_config = ConfigDict(title="body")
 
-    id: str | None = None
+    id: str | None = Field(None, max_length=1024)
     parameters: _RequestParameters = Field(default_factory=_RequestParameters)
     inputs: list[_Input] = Field(min_length=1, max_length=_MOST_TENSORS)
     outputs: list[_Output] = Field([], max_length=_MOST_TENSORS)

@@ -30,7 +30,7 @@ MOST_SEGMENTS = 5000
 MOST_HEADER_SEGMENTS = 2000
 MOST_JUNK_BYTES = 4096
 # Texts and colour profiles of a PNG: each may inflate to 1 MB.
-MOST_COMPRESSED_CHUNKS = 64
+MOST_COMPRESSED_CHUNKS = 8
 # Strips and tiles of a TIFF; one row a strip is usual.
 MOST_STRIPS = 20_000
 # Scans of one JPEG, at most, and its pixels times these; ten are usual.
@@ -45,9 +45,16 @@ _TINY_CHUNKS = frozenset(
 )
 # What a pixel takes against one of a PNG in RGBA, in CPU time or, for WebP, in memory.
 _BASELINE_JPEG, _PROGRESSIVE_JPEG, _WEBP = 0.15, 0.4, 1.5
-# A run of a run-length encoded BMP, which is decoded in Python.
-_RUN_LENGTH_BYTE = 8.0
+# A pixel and a byte of a run-length encoded BMP, which is decoded in Python.
+_RUN_LENGTH_PIXEL, _RUN_LENGTH_BYTE = 10.0, 8.0
+# A byte of a TIFF's numbers, which are read and written in Python.
+_METADATA_BYTE = 30.0
+# What any file takes, whatever its header tells.
+LEAST_WORK = 100_000
+# Beyond the bound on pixels, for what an ordinary picture has besides these.
+MORE_WORK = 1_000_000
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # of a JPEG, but those within a scan
+_TIFF_BYTES = frozenset((1, 2, 6, 7))  # types whose values are taken as they are
 _TIFF_NUMBERS = {3: "H", 4: "I", 16: "Q"}  # types of sizes and their codes for struct
 _GIF_EXTENSION, _GIF_PICTURE = 0x21, 0x2C
 _SIZES_OF_VALUES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
@@ -85,8 +92,8 @@ def read_header(content: bytes, max_pixels: int) -> PictureHeader:
             f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed"
         )
     # A row takes about as much as a pixel more.
-    work = int(width * height * share) + max(0, height - width)
-    if work > max_pixels:
+    work = max(LEAST_WORK, int(width * height * share) + max(0, height - width))
+    if work > max_pixels + MORE_WORK:
         raise InputTooCostlyError(
             f"to decode this {name} image of {width} x {height} pixels takes as much as "
             f"{work:,} pixels of others, more than the {max_pixels:,} allowed"
@@ -210,8 +217,10 @@ def _bmp_size(content: bytes) -> tuple[int, int, float]:
     if struct.unpack_from("<I", content, 14)[0] == 12:
         return *struct.unpack_from("<HH", content, 18), 1.0
     width, height = struct.unpack_from("<ii", content, 18)
-    runs = len(content) * _RUN_LENGTH_BYTE if content[30] in (1, 2) else 0.0
-    return width, abs(height), 1.0 + runs / max(1, width * abs(height))
+    if content[30] not in (1, 2):
+        return width, abs(height), 1.0
+    runs = len(content) * _RUN_LENGTH_BYTE / max(1, width * abs(height))
+    return width, abs(height), _RUN_LENGTH_PIXEL + runs
 
 
 def _webp_size(content: bytes) -> tuple[int, int, float]:
@@ -231,7 +240,8 @@ def _webp_size(content: bytes) -> tuple[int, int, float]:
 
 def _tiff_size(content: bytes) -> tuple[int, int, float]:
     width = height = 0
-    for tag, kind, _, at, order in _tiff_entries(content):
+    numbers = 0.0  # bytes of them
+    for tag, kind, values, at, order in _tiff_entries(content):
         if tag in (256, 257, 322, 323):
             if kind not in _TIFF_NUMBERS:
                 raise UnreadableInputError("the TIFF image tells its size by no whole number")
@@ -240,7 +250,9 @@ def _tiff_size(content: bytes) -> tuple[int, int, float]:
                 width = max(width, value)
             else:  # a tile is decoded whole, however little of it the picture shows
                 height = max(height, value)
-    return width, height, 1.0
+        elif kind not in _TIFF_BYTES:
+            numbers += _SIZES_OF_VALUES.get(kind, 1) * values
+    return width, height, 1.0 + numbers * _METADATA_BYTE / max(1, width * height)
 
 
 def _tiff_entries(content: bytes) -> Iterator[tuple[int, int, int, int, str]]:

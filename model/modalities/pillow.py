@@ -8,7 +8,7 @@ import warnings
 from importlib import import_module
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from model.modalities import (
     Cost,
@@ -20,6 +20,17 @@ from model.modalities.picture_header import TINY_PIXELS, check_structure, is_tin
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 MEDIA_TYPES = ("image/*",)
+# A JPEG has no more; what has more is not looked at.
+MOST_EXIF_BYTES = 2**16
+_TURNS = {  # by EXIF's orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # A larger JPEG is decoded at reduced size, no smaller than this on its longer side.
 DECODED_SIZE = 512
 # Registers them now: at the first type it lacks, Pillow would import all of its forty.
@@ -132,11 +143,20 @@ def load_upright(picture: Image.Image, least: int = DECODED_SIZE) -> Image.Image
     if shrink > 1:
         picture.draft(None, (picture.width // shrink, picture.height // shrink))
     picture.load()
-    if picture.format == "PNG" and not picture.info:
-        return picture  # nothing could ask for it
+    return upright(picture)
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Turns a picture as its EXIF data asks; one that asks for nothing is itself the result."""
+    if len(picture.info.get("exif", b"")) > MOST_EXIF_BYTES:
+        return picture
     try:
-        ImageOps.exif_transpose(picture, in_place=True)
+        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # broken metadata is no reason to refuse a good picture
-        picture = picture.copy()
-        picture.info = {k: v for k, v in picture.info.items() if k == "transparency"}
-    return picture
+        turn = None
+    if turn is None:
+        return picture
+    # Not ImageOps.exif_transpose: it writes all metadata anew, for a second a megabyte.
+    turned = picture.transpose(turn)
+    turned.info = {k: v for k, v in picture.info.items() if k == "transparency"}
+    return turned

@@ -9,11 +9,11 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from model.checkpoint.card import InputSpec
 from model.modalities.digits.ink.strokes import find_ink, line_width
-from model.modalities.pillow import load_upright
+from model.modalities.pillow import load_upright, upright
 
 Grey = NDArray[np.uint8]  # (H, W), 0 black, 255 white
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -49,8 +49,7 @@ def prepare(picture: Image.Image, spec: InputSpec) -> NDArray[np.uint8]:
     Returns: (1, *spec.shape) uint8, light strokes on black; all black where the picture
     shows nothing.
     """
-    if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        picture = ImageOps.exif_transpose(picture)
+    picture = upright(picture)
     size = size_of(spec)
     if picture.size == size[::-1]:
         grey = _luminance(_opaque(picture, 1, (0, 0, *picture.size)))

@@ -18,7 +18,7 @@ from tests.conftest import decoders_of
 
 pytestmark = pytest.mark.anyio
 LIMIT_S = 60.0
-SMALL, LARGE = Cost(1), Cost(LARGE_PIXELS)
+SMALL, LARGE, DEAR = Cost(1), Cost(LARGE_PIXELS), Cost(20_000_000)
 
 
 def spin(seconds: float) -> float:
@@ -84,12 +84,24 @@ async def test_results_come_in_the_order_of_what_was_given(decoders: Decoders):
 
 async def test_too_much_cpu_time_is_told_and_ends_no_process(decoders: Decoders):
     (before,) = await decoders.run(pid, [b""], [SMALL], soon())
-    (outcome,) = await decoders.run(spin, [60.0], [SMALL], soon())
+    (outcome,) = await decoders.run(spin, [60.0], [DEAR], soon())
     assert isinstance(outcome, InputTooCostlyError)
     # What was used before does not count.
     for _ in range(3):
-        assert await decoders.run(spin, [0.6], [SMALL], soon()) == [0.6]
+        assert await decoders.run(spin, [0.6], [DEAR], soon()) == [0.6]
     assert await decoders.run(pid, [b""], [SMALL], soon()) == [before]
+
+
+async def test_what_costs_more_than_its_header_foretells_is_ended_sooner(decoders: Decoders):
+    (outcome,) = await decoders.run(spin, [0.8], [SMALL], soon())
+    assert isinstance(outcome, InputTooCostlyError)
+
+
+async def test_the_files_of_a_request_share_its_cpu_time(decoders: Decoders):
+    outcomes = await decoders.run(spin, [0.2] * 20, [SMALL] * 20, soon())
+    assert outcomes[0] == 0.2
+    assert isinstance(outcomes[-1], InputTooCostlyError)
+    assert outcomes.count(0.2) <= 7  # of one second, two at a time
 
 
 async def test_a_codec_that_does_not_notice_is_killed_and_another_process_follows(
@@ -98,7 +110,7 @@ async def test_a_codec_that_does_not_notice_is_killed_and_another_process_follow
     ends: list[str] = []
     decoders.on_end = ends.append
     (before,) = await decoders.run(pid, [b""], [SMALL], soon())
-    (outcome,) = await decoders.run(sum, [range(10**12)], [SMALL], soon())  # one call of C
+    (outcome,) = await decoders.run(sum, [range(10**12)], [DEAR], soon())  # one call of C
     assert isinstance(outcome, InputTooCostlyError)
     assert ends == ["cpu"]
     (after,) = await decoders.run(pid, [b""], [SMALL], soon())
