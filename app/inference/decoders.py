@@ -8,7 +8,7 @@ import asyncio
 import contextvars
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pickle import PickleError
@@ -127,6 +127,23 @@ class Decoders:
         """
         if self._closed:
             raise ClosedError("the service is shutting down")
+        made: list[Made | InputError] = []
+        for outcome in await self._outcomes(function, given, costs, deadline):
+            if isinstance(outcome, Exception) and not isinstance(outcome, InputError):
+                try:
+                    raise outcome
+                finally:
+                    del outcome  # or the error and this frame would keep each other, and the file
+            made.append(outcome)
+        return made
+
+    async def _outcomes(
+        self,
+        function: Callable[[Given], Made],
+        given: Sequence[Given],
+        costs: Sequence[Cost],
+        deadline: float,
+    ) -> Iterator[Made | Exception]:
         loop = asyncio.get_running_loop()
         pixels = sum(cost.pixels for cost in costs)
         allowance = _Allowance(self._settings.max_decode_cpu_s)
@@ -139,7 +156,7 @@ class Decoders:
             self._turns.put(jobs, lambda job: job.pixels)
             self._start_next()
             async with asyncio.timeout_at(deadline):
-                outcomes = [await job.future for job in jobs]
+                return iter([await job.future for job in jobs])
         except TimeoutError:
             raise DeadlineExceededError("the image was not decoded in time") from None
         finally:
@@ -147,15 +164,6 @@ class Decoders:
                 job.future.cancel()
             self._turns.discard(jobs)  # what is decoded already is soon done
             self._pending.give_back(pixels)
-        made: list[Made | InputError] = []
-        for outcome in outcomes:
-            if isinstance(outcome, Exception) and not isinstance(outcome, InputError):
-                try:
-                    raise outcome
-                finally:
-                    del outcome, outcomes, jobs  # or the error and this frame would hold each other
-            made.append(outcome)
-        return made
 
     async def can_decode(self, deadline: float) -> bool:
         """Whether a process can be had; where the latest could not, another is asked for."""
