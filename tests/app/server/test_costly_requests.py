@@ -264,7 +264,7 @@ def test_the_way_out_waits_for_nobodys_picture(workers: str):
     """All decoders are busy, and more wait than could be decoded in the time that is left."""
     files = [("files", attack("25 MP of RGBA, PNG"))] * 64
     settings = ("--request-timeout-s", "2", "--max-request-pixels", "2000000000")
-    room = ("--max-pending-pixels", "100000000000")
+    room = ("--max-pending-pixels", "100000000000", "--max-decode-cpu-s", "600")
     with (
         serving(*settings, *room, "--workers", workers) as server,
         ThreadPoolExecutor(8) as pool,
