@@ -126,7 +126,7 @@ async def test_too_much_memory_is_refused(decoders: Decoders):
 
 async def test_a_crash_is_the_fault_of_that_file(tmp_path: Path):
     decoders = decoders_of(Settings(max_decode_cpu_s=LIMIT_S))
-    outcomes = await decoders.run(crash, [signal.SIGSEGV, 0], [SMALL, SMALL], soon())
+    outcomes = await decoders.run(crash, [signal.SIGSEGV, 0], [DEAR, DEAR], soon())
     assert isinstance(outcomes[0], UnreadableInputError)
     assert outcomes[1] is None
     # One that breaks by chance is tried again.

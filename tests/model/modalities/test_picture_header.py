@@ -25,6 +25,8 @@ from tests.conftest import encode
 from tests.digits import load_digits
 from tests.mutations.pictures import mutant, seeds
 
+# pytest undoes the filter that model.modalities.pillow sets
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 MAX_PIXELS = 25_000_000
 SEVEN = Image.fromarray(load_digits()[0][0])
 IDAT, IEND = (b"IDAT", zlib.compress(bytes(29 * 28))), (b"IEND", b"")
@@ -38,7 +40,7 @@ def test_sizes_are_pillows(content: bytes):
     assert (found.format, (found.width, found.height)) == (opened.format, opened.size)
 
 
-@pytest.mark.parametrize("start", range(0, 2000, 500))
+@pytest.mark.parametrize("start", range(0, 1000, 500))
 def test_nothing_that_is_decoded_was_announced_smaller(start: int):
     for number in range(start, start + 500):
         content = mutant(number)
