@@ -22,6 +22,8 @@ from app.wire import problems, refusals
 from app.wire.problems import RequestError
 
 KEEP_ALIVE_S = 5
+# A connection that has just come brings a request, even where the service ends.
+ON_ITS_WAY_S = 0.3
 # Whoever reads a body refuses a slow sender in time; this much later the connection itself goes.
 BODY_GRACE_S = 2.0
 # Bytes a second that a client must keep up with, and how many seconds of them it may be behind.
@@ -220,6 +222,12 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         if self._ended and self.phase is not Phase.ANSWER:
             self.transport.close()
+
+    def shutdown(self) -> None:
+        if self.phase is Phase.HEAD and self.loop.time() - self.since < ON_ITS_WAY_S:
+            self.loop.call_later(ON_ITS_WAY_S, super().shutdown)
+        else:
+            super().shutdown()
 
     def enforce(self, now: float) -> None:
         """Ends a connection that takes too long.
