@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -53,6 +54,15 @@ def descriptors(listener: socket.socket) -> list[socket.socket]:
     return [listener, *(listener.dup() for _ in range(ACCEPTS - 1))]
 
 
+def _waiting_at(listener: socket.socket) -> list[socket.socket]:
+    """The connections that wait to be taken: they would be reset with the end of their listener."""
+    taken = []
+    with contextlib.suppress(OSError):  # no more, as a rule
+        while True:
+            taken.append(listener.accept()[0])
+    return taken
+
+
 class Server(uvicorn.Server):
     """uvicorn for one service.
 
@@ -69,9 +79,10 @@ class Server(uvicorn.Server):
         self, app: "Application", on_ready: Callable[[], None], *, supervised: bool
     ) -> None:
         service, settings = app.service, app.service.settings
+        self._protocol = limited(ConnectionLimits.of(settings), service)
         config = uvicorn.Config(
             app,
-            http=limited(ConnectionLimits.of(settings), service),
+            http=self._protocol,
             ws="none",
             lifespan="on",
             log_config=configuration(settings.log_format),
@@ -112,10 +123,19 @@ class Server(uvicorn.Server):
             listener.listen(0)  # what waits to be taken is taken; hardly any comes to it
         for _ in range(3):
             await asyncio.sleep(0)
+        taken = _waiting_at(sockets[0]) if sockets else []
         for server in self.servers:
             server.close()
         for listener in sockets or []:
             listener.close()
+        protocol = functools.partial(
+            self._protocol,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        for connection in taken:
+            await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
         await asyncio.sleep(LINGER_S)
         await super().shutdown(sockets)
 

@@ -398,6 +398,7 @@ def test_a_fast_body_stays_where_slow_ones_give_way(small: Server):
 
 def test_a_body_below_the_least_rate_is_ended(small: Server):
     """Long before the time for a body has passed, though no pause is too long."""
+    wait_until(lambda: httpx.get(f"{small.url}/health/live").status_code == 200)  # there is room
     with connect(small) as connection:
         started = time.monotonic()
         connection.sendall(POST + b"Content-Length: 1000\r\n\r\n")
