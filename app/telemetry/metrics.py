@@ -98,7 +98,7 @@ LIMIT = Figure(
 DECODER_ENDS = Figure(
     "perceiver_decoder_ends",
     "counter",
-    "Decoder processes that a file ended: too much CPU time (cpu) or time (timeout), or a crash.",
+    "Decoder processes that ended: of too much CPU time (cpu) or time (timeout), else crash.",
     ("reason",),
 )
 FIGURES = {each.name: each for each in globals().copy().values() if isinstance(each, Figure)}

@@ -78,7 +78,8 @@ class Run:
             self._note_growth()
             if fault and self._rest:
                 number = max(self._current.value, self._rest[0])
-                self._outcome.tally.find(number, fault(child.exitcode))
+                if child.exitcode != 0:  # a decoder that has kept much memory ends by itself
+                    self._outcome.tally.find(number, fault(child.exitcode))
                 self._rest = range(number + 1, self._rest.stop)
         return self._outcome
 

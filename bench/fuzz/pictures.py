@@ -62,7 +62,10 @@ class Pictures:
         pause_s = time.process_time() - begun
         try:
             call = partial(self._read, content)
-            (width, height), prepared = within_limits(call, self._cpu_s, self._memory)
+            result = within_limits(call, self._cpu_s, self._memory).value
+            if isinstance(result, InputError):
+                raise result
+            (width, height), prepared = result
             outcome = "read"
             if prepared.shape != (1, 28, 28) or prepared.dtype != SPEC.dtype:
                 tally.find(number, f"prepared as {prepared.shape} of {prepared.dtype}")

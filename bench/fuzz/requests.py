@@ -56,7 +56,7 @@ class RequestStreams:
                 tally.find(number, f"whole: {' '.join(whole)}, cut: {' '.join(cut)}")
             tally.outcomes.update(whole)
             for status in {*whole, *cut}:
-                if status >= "500" and status not in ("503", "504"):
+                if status >= "500" and status not in ("503", "504", "505"):
                     tally.find(number, f"status {status}")
             for line in self._log.take():
                 tally.find(number, line)
