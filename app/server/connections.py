@@ -169,6 +169,7 @@ class Connection(HttpToolsProtocol):
         head = self._rest[slice(*place)]
         self._rest, self._known = self._rest[place[1] :], 0
         self._version = version_of(head)
+        before = self.cycle
         self.parser = httptools.HttpRequestParser(self)  # that has seen no body
         try:
             self.parser.feed_data(head)
@@ -177,6 +178,8 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             cause = error.__context__
             raise cause if isinstance(cause, RequestError) else malformed() from None
+        if self.cycle is before:  # the parser waits for more, and there is no more
+            raise malformed()
         self._unasked = 0
         self._enter(Phase.BODY, len(self._rest))
         return True
